@@ -1,0 +1,193 @@
+package sallyport
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Access says whether a tool changes anything. Every tool is changing until a
+// person declared it read; what a server says of its own tools can only raise
+// that (see [RaiseAccess]).
+type Access uint8
+
+// The two kinds of access. The zero value is treated as Changing everywhere.
+const (
+	Changing Access = iota + 1
+	Read
+)
+
+var accessNames = []string{"", "changing", "read"}
+
+func (a Access) String() string {
+	if a == Read {
+		return "read"
+	}
+	return "changing"
+}
+
+// MarshalText writes "changing" or "read".
+func (a Access) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
+
+// UnmarshalText reads "changing" or "read"; any other text is an error.
+func (a *Access) UnmarshalText(t []byte) error {
+	v, err := enumParse("access", accessNames, string(t))
+	*a = Access(v)
+	return err
+}
+
+// RaiseAccess is the access of a tool that a person declared as declared and
+// whose server hints at hint. A hint never lowers: only a person's read, with no
+// hint against it, is read.
+func RaiseAccess(declared, hint Access) Access {
+	if declared == Read && hint != Changing {
+		return Read
+	}
+	return Changing
+}
+
+// Kind is what kind of call an MCP method makes.
+type Kind uint8
+
+// The kinds of calls. Sampling and Elicitation are asked by an upstream of the
+// client; the others by the client of an upstream.
+const (
+	KindTool Kind = iota + 1
+	KindResource
+	KindPrompt
+	KindCompletion
+	KindSampling
+	KindElicitation
+)
+
+var kindNames = []string{"", "tool", "resource", "prompt", "completion", "sampling", "elicitation"}
+
+func (k Kind) String() string { return enumText(kindNames, uint8(k)) }
+
+// MarshalText writes the kind as its name.
+func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// UnmarshalText reads the name of a kind; any other text is an error.
+func (k *Kind) UnmarshalText(t []byte) error {
+	v, err := enumParse("kind", kindNames, string(t))
+	*k = Kind(v)
+	return err
+}
+
+// ArgKind says what an argument decides. Unknown is strict: an argument of a
+// changing tool that nobody classified is an Authority.
+type ArgKind uint8
+
+// The kinds of arguments.
+const (
+	Authority ArgKind = iota + 1 // who, where, which: recipient, path, id, role
+	Quantity                     // how much: amount, count
+	Content                      // what is said: subject, body
+)
+
+var argKindNames = []string{"", "authority", "quantity", "content"}
+
+func (k ArgKind) String() string { return enumText(argKindNames, uint8(k)) }
+
+// MarshalText writes the kind of argument as its name.
+func (k ArgKind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// UnmarshalText reads the name of a kind of argument; any other text is an error.
+func (k *ArgKind) UnmarshalText(t []byte) error {
+	v, err := enumParse("argument kind", argKindNames, string(t))
+	*k = ArgKind(v)
+	return err
+}
+
+// Tool is one operation of an upstream as a release pins it.
+type Tool struct {
+	// Name is what agents call the tool. It is the upstream's own name, or
+	// "<upstream>__<name>" where two upstreams of the release use the same one.
+	Name string `json:"name"`
+	// Upstream and UpstreamName are who serves it and under which name.
+	Upstream     UpstreamID `json:"upstream"`
+	UpstreamName string     `json:"upstream_name"`
+	// Digest is over Definition's canonical form (internal/canonical).
+	Digest Digest `json:"digest"`
+	// Definition is the tool's definition as the upstream sent it when a person
+	// pinned it: one JSON object, its bytes never changed.
+	Definition json.RawMessage `json:"definition"`
+	Access     Access          `json:"access"`
+	// ArgKinds is keyed by the name of a top-level argument.
+	ArgKinds map[string]ArgKind `json:"arg_kinds,omitempty"`
+	// DataClass is the most confidential data its results may hold.
+	DataClass Confidentiality `json:"data_class"`
+	// Integrity is that of its results: Untrusted unless a person endorsed them.
+	Integrity Integrity `json:"integrity"`
+	// Examples are results by which a schema world answers, in order of
+	// preference: each the "structuredContent" or text of one result.
+	Examples []Example `json:"examples,omitempty"`
+}
+
+// Example is a result a schema world may give.
+type Example struct {
+	// When holds arguments that must be equal, compared in canonical form; an
+	// example without it fits every call.
+	When json.RawMessage `json:"when,omitempty"`
+	// Result is the structured result.
+	Result json.RawMessage `json:"result"`
+}
+
+// PinnedServer is what an upstream said of itself when a person pinned it. A
+// gateway advertises these capabilities in every stage, so that a sandbox looks
+// like production.
+type PinnedServer struct {
+	ProtocolVersion string          `json:"protocolVersion"`
+	Capabilities    json.RawMessage `json:"capabilities"`
+	ServerInfo      json.RawMessage `json:"serverInfo,omitempty"`
+	Instructions    string          `json:"instructions,omitempty"`
+}
+
+// StageUpstream is one upstream in one stage: where it is, which secret opens
+// it, and how its tools are answered there. It holds references to secrets,
+// never secrets.
+type StageUpstream struct {
+	ID UpstreamID `json:"id"`
+	// Identity is the digest of Transport in this stage: what policy and pins
+	// are keyed on. An upstream that is repointed has another identity.
+	Identity  Digest    `json:"identity"`
+	Transport Transport `json:"transport"`
+	// Binding answers every tool without one of its own in Bindings, which is
+	// keyed by the upstream's own tool names.
+	Binding  Binding            `json:"binding"`
+	Bindings map[string]Binding `json:"bindings,omitempty"`
+	// Deadline ends a call to this upstream; MaxResult is in bytes; MaxInFlight
+	// bounds the calls to it at one time. Zero means the default (30 s, 4 MiB, 64).
+	Deadline    time.Duration `json:"deadline,omitempty"`
+	MaxResult   int           `json:"max_result,omitempty"`
+	MaxInFlight int           `json:"max_in_flight,omitempty"`
+}
+
+// BindingOf is how the upstream's tool of that name is answered.
+func (u *StageUpstream) BindingOf(tool string) Binding {
+	if b, ok := u.Bindings[tool]; ok {
+		return b
+	}
+	return u.Binding
+}
+
+// Transport is how an upstream is reached: exactly one of Command and URL is
+// set, or neither where the stage reaches nothing.
+type Transport struct {
+	// Command is a program and its arguments, spoken to over stdio. Its
+	// environment is empty but for Env.
+	Command []string          `json:"command,omitempty"`
+	Dir     string            `json:"dir,omitempty"`
+	Env     map[string]string `json:"env,omitempty"` // values may be secret references
+	// URL is an absolute http or https URL of a streamable HTTP endpoint.
+	URL     string            `json:"url,omitempty"`
+	Headers map[string]string `json:"headers,omitempty"` // values may be secret references
+	// Credential is a secret reference ("env:NAME", "file:path") sent as a
+	// bearer token; empty for none.
+	Credential string `json:"credential,omitempty"`
+	// Era is the protocol version the upstream speaks, "2026-07-28" or
+	// "2025-11-25". It is a property of the upstream, never of the client.
+	Era string `json:"era,omitempty"`
+}
+
+// None reports whether the transport reaches nothing.
+func (t *Transport) None() bool { return len(t.Command) == 0 && t.URL == "" }
