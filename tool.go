@@ -110,7 +110,7 @@ type Tool struct {
 	Digest Digest `json:"digest"`
 	// Definition is the tool's definition as the upstream sent it when a person
 	// pinned it: one JSON object, its bytes never changed.
-	Definition json.RawMessage `json:"definition"`
+	Definition Text   `json:"definition"`
 	Access     Access          `json:"access"`
 	// ArgKinds is keyed by the name of a top-level argument.
 	ArgKinds map[string]ArgKind `json:"arg_kinds,omitempty"`
@@ -121,6 +121,19 @@ type Tool struct {
 	// Examples are results by which a schema world answers, in order of
 	// preference: each the "structuredContent" or text of one result.
 	Examples []Example `json:"examples,omitempty"`
+}
+
+// Text is bytes that must not change: UTF-8 that JSON carries as a string, since
+// encoders re-write the white space of a nested document.
+type Text []byte
+
+// MarshalText returns the bytes.
+func (t Text) MarshalText() ([]byte, error) { return t, nil }
+
+// UnmarshalText keeps a copy of the bytes.
+func (t *Text) UnmarshalText(b []byte) error {
+	*t = append(Text(nil), b...)
+	return nil
 }
 
 // Example is a result a schema world may give.

@@ -1,0 +1,308 @@
+// Package config turns a project directory into immutable, content-addressed
+// versions: one release for every agent, one configuration for every stage. It
+// reads through an [fs.FS] and writes nothing.
+//
+// Everything that is wrong is found at once, each with file, line, column and
+// what to do. A project with any problem yields nothing: there is no such thing
+// as a configuration that is mostly right.
+package config
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	"sallyport"
+	"sallyport/internal/canonical"
+	"sallyport/internal/policy"
+)
+
+// Project is what a project directory says.
+type Project struct {
+	Server Server
+	// Releases are sorted by agent.
+	Releases []sallyport.Release
+	// Stages holds all three, whether the files speak of them or not.
+	Stages map[sallyport.Stage]sallyport.StageConfig
+	// TestFiles are the policy tests, sorted by path.
+	TestFiles []File
+	// Notes are what people should know and need not change: a pinned tool that
+	// nobody declared, for one.
+	Notes []Problem
+	// Digest is over everything above but the notes.
+	Digest sallyport.Digest
+}
+
+// File is one file of the project directory.
+type File struct {
+	Path string `json:"path"` // relative to the project directory, with slashes
+	Text string `json:"text"`
+}
+
+// Digest is the digest of a release or stage configuration: of its canonical
+// JSON, with an empty ID. The error says which value has no JSON form, which
+// cannot happen to one that Load returned.
+func Digest[T sallyport.Release | sallyport.StageConfig](v *T) (sallyport.Digest, error) {
+	var nameless any
+	switch v := any(v).(type) {
+	case *sallyport.Release:
+		c := *v
+		c.ID = ""
+		nameless = &c
+	case *sallyport.StageConfig:
+		c := *v
+		c.ID = ""
+		nameless = &c
+	}
+	return digestJSON(nameless)
+}
+
+func digestJSON(v any) (sallyport.Digest, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return "", fmt.Errorf("digest: %w", err)
+	}
+	sum, err := canonical.Sum(b.Bytes())
+	if err != nil {
+		return "", fmt.Errorf("digest: %w", err)
+	}
+	return sallyport.Digest(sum), nil
+}
+
+// loader reads one project directory.
+type loader struct {
+	fsys     fs.FS
+	problems Problems
+	notes    Problems
+
+	secrets   SecretRoots
+	upstreams map[sallyport.UpstreamID]*upstream // nil for one that could not be read
+	claims    []claim
+	policies  map[string]string // text by path
+	used      map[string]bool   // paths of policies that something lists
+}
+
+// Load reads a project directory: sallyport.yaml, agents/*.yaml,
+// upstreams/*.yaml and their pins, policies/*.cedar, policies/*.test.yaml and
+// pipeline.yaml. If there are problems there is no project.
+func Load(fsys fs.FS) (*Project, Problems) {
+	l := &loader{
+		fsys:      fsys,
+		upstreams: map[sallyport.UpstreamID]*upstream{},
+		policies:  map[string]string{},
+		used:      map[string]bool{},
+	}
+	p := &Project{Server: l.server()}
+	l.readUpstreams()
+	l.wall()
+	l.readPolicies()
+	p.Stages = l.stages()
+	releases, sound := l.releases()
+	l.unused()
+	p.TestFiles = l.testFiles()
+	l.unread()
+	for i := range releases {
+		if sound[i] {
+			l.compile(&releases[i], p.Stages)
+		}
+	}
+	if len(l.problems) > 0 {
+		return nil, l.problems.ordered()
+	}
+
+	sum := struct {
+		Server   Server                                `json:"server"`
+		Releases []sallyport.Digest                    `json:"releases"`
+		Stages   map[sallyport.Stage]sallyport.Digest  `json:"stages"`
+		Tests    map[string]string                     `json:"tests"`
+	}{p.Server, nil, map[sallyport.Stage]sallyport.Digest{}, map[string]string{}}
+	for i := range releases {
+		id, err := Digest(&releases[i])
+		if err != nil {
+			return nil, Problems{{Path: "agents/" + string(releases[i].Agent) + ".yaml", Message: err.Error()}}
+		}
+		releases[i].ID = id
+		sum.Releases = append(sum.Releases, id)
+	}
+	p.Releases = releases
+	for stage, s := range p.Stages {
+		id, err := Digest(&s)
+		if err != nil {
+			return nil, Problems{{Path: pipelinePath, Message: err.Error()}}
+		}
+		s.ID = id
+		p.Stages[stage] = s
+		sum.Stages[stage] = id
+	}
+	for _, f := range p.TestFiles {
+		sum.Tests[f.Path] = canonical.SumBytes([]byte(f.Text))
+	}
+	digest, err := digestJSON(sum)
+	if err != nil {
+		return nil, Problems{{Path: serverPath, Message: err.Error()}}
+	}
+	p.Digest = digest
+	p.Notes = l.notes.ordered()
+	return p, nil
+}
+
+func (l *loader) add(p Problem) { l.problems = append(l.problems, p) }
+
+// text reads a file of at most max bytes. What hinders it is a problem, but for
+// a file that is not there: that is for the caller to judge.
+func (l *loader) text(name string, max int) (text []byte, exists bool) {
+	f, err := l.fsys.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, false
+	}
+	if err != nil {
+		l.add(Problem{Path: name, Message: "cannot be read: " + reason(err)})
+		return nil, true
+	}
+	defer f.Close()
+	text, err = io.ReadAll(io.LimitReader(f, int64(max)+1))
+	if err != nil {
+		l.add(Problem{Path: name, Message: "cannot be read: " + reason(err)})
+		return nil, true
+	}
+	if len(text) > max {
+		l.add(Problem{Path: name, Message: fmt.Sprintf("the file is larger than %d MiB", max>>20)})
+		return nil, true
+	}
+	if text == nil {
+		text = []byte{}
+	}
+	return text, true
+}
+
+// reason is an error of a file system without the path, which may be absolute.
+func reason(err error) string {
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		return p.Err.Error()
+	}
+	return err.Error()
+}
+
+// document reads a file of YAML into to. A file that is not there or cannot be
+// read has no document.
+func (l *loader) document(name string, to any) *document {
+	text, _ := l.text(name, maxFile)
+	if text == nil {
+		return nil
+	}
+	d := parseYAML(name, text)
+	d.read(to)
+	return d
+}
+
+// list is the names of the regular files of a directory that end in suffix, in
+// order. Files that look as if they were meant to be read and are not are
+// problems; a directory that is not there is empty.
+func (l *loader) list(dir, suffix string, alike ...string) []string {
+	entries, err := fs.ReadDir(l.fsys, dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		l.add(Problem{Path: dir, Message: "cannot be read: " + reason(err)})
+	}
+	var names []string
+	for _, e := range entries {
+		name := e.Name()
+		if strings.HasPrefix(name, ".") || e.IsDir() {
+			continue
+		}
+		if strings.HasSuffix(name, suffix) {
+			names = append(names, name)
+			continue
+		}
+		for _, a := range alike {
+			if strings.HasSuffix(strings.ToLower(name), a) {
+				l.add(Problem{
+					Path:    path.Join(dir, name),
+					Message: "a file of this name is not read",
+					Hint:    "rename it to " + name[:len(name)-len(a)] + suffix,
+				})
+				break
+			}
+		}
+	}
+	return names
+}
+
+// unread notes what a project directory may hold that this version has no use
+// for, so that nobody relies on it.
+func (l *loader) unread() {
+	for _, name := range []string{"sallyport.yml", "pipeline.yml"} {
+		if _, err := fs.Stat(l.fsys, name); err == nil {
+			l.add(Problem{Path: name, Message: "a file of this name is not read", Hint: "rename it to " + strings.TrimSuffix(name, "yml") + "yaml"})
+		}
+	}
+	for _, dir := range []string{"effects", "worlds", "suites", "runbooks"} {
+		if entries, err := fs.ReadDir(l.fsys, dir); err == nil && len(entries) > 0 {
+			l.notes = append(l.notes, Problem{Path: dir, Message: "this version does not read " + dir})
+		}
+	}
+}
+
+// compile checks the policies of a release in every stage.
+func (l *loader) compile(r *sallyport.Release, stages map[sallyport.Stage]sallyport.StageConfig) {
+	for _, stage := range sallyport.Stages {
+		s := stages[stage]
+		tools, sources := PolicyInputs(r, &s)
+		if _, problems := policy.Compile(tools, sources); len(problems) > 0 {
+			for _, p := range problems {
+				l.add(Problem(p))
+			}
+		}
+	}
+}
+
+// PolicyInputs is what the policies of a release in a stage are compiled from:
+// the release's bundle and the stage's, and the tools they can name.
+func PolicyInputs(r *sallyport.Release, s *sallyport.StageConfig) ([]policy.Tool, []policy.Source) {
+	tools := make([]policy.Tool, 0, len(r.Tools))
+	served := map[sallyport.UpstreamID]bool{}
+	for i := range r.Tools {
+		t := &r.Tools[i]
+		served[t.Upstream] = true
+		tools = append(tools, policy.Tool{
+			Name:        string(t.Upstream) + "/" + t.UpstreamName,
+			Upstream:    t.Upstream,
+			InputSchema: member(t.Definition, "inputSchema"),
+			Access:      t.Access,
+			ArgKinds:    t.ArgKinds,
+			DataClass:   t.DataClass,
+		})
+	}
+	for _, id := range slices.Sorted(maps.Keys(r.Servers)) {
+		if !served[id] {
+			tools = append(tools, policy.Tool{Upstream: id})
+		}
+	}
+	sources := make([]policy.Source, 0, len(r.Policies)+len(s.Policies))
+	for _, f := range r.Policies {
+		sources = append(sources, policy.Source{Path: f.Path, Text: f.Text})
+	}
+	for _, f := range s.Policies {
+		sources = append(sources, policy.Source{Path: f.Path, Text: f.Text, Stage: true})
+	}
+	return tools, sources
+}
+
+// member is the value of a member of a JSON object, nil if it has none. Names
+// are compared exactly, which a struct's would not be.
+func member(object json.RawMessage, name string) json.RawMessage {
+	var members map[string]json.RawMessage
+	if json.Unmarshal(object, &members) != nil {
+		return nil
+	}
+	return members[name]
+}

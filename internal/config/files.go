@@ -1,0 +1,226 @@
+package config
+
+import (
+	"encoding/json"
+
+	"sallyport"
+)
+
+// The structs of this file are the manual of the project directory: the JSON
+// Schema of every kind of file (schema/*.json) is made from them, descriptions
+// and all, by a test that also says when one is out of date. A field's tags:
+//
+//	yaml      its key, and whether it is required
+//	default   what holds if the key is left out
+//	pattern   a regular expression for its text, for editors: Load checks more
+
+// serverFile is sallyport.yaml: how this installation runs. Nothing in it is
+// part of a release or a stage.
+type serverFile struct {
+	// Listen is the address and port that agents, people and the console connect
+	// to. One that other machines can reach needs AllowedHosts.
+	Listen string `yaml:"listen" default:"127.0.0.1:8484"`
+	// Store is where state and records are kept.
+	Store storeFile `yaml:"store"`
+	// Keys is where signing and encryption keys are kept.
+	Keys keysFile `yaml:"keys"`
+	// Secrets says where secret references may lead.
+	Secrets *secretsFile `yaml:"secrets"`
+	// AllowedHosts are the names this server answers to, each with or without a
+	// port: a request with another Host header is refused, which keeps web pages
+	// from reaching it under a name of their own. Left out: the loopback names.
+	AllowedHosts []string `yaml:"allowed_hosts"`
+	// AllowedOrigins are the web origins whose pages may send requests, as in
+	// https://console.example.com. Left out: this server on the loopback names.
+	AllowedOrigins []string `yaml:"allowed_origins"`
+	// Limits bound what is taken in from a connection.
+	Limits limitsFile `yaml:"limits"`
+}
+
+// storeFile is where state and records are kept.
+type storeFile struct {
+	// Path is the SQLite database, relative to the project directory or absolute.
+	// Its directory holds nothing else of Sallyport's.
+	Path string `yaml:"path" default:".sallyport/store/sallyport.db"`
+}
+
+// keysFile is where signing and encryption keys are kept.
+type keysFile struct {
+	// Dir is a directory outside the store's, so that whoever can change the
+	// records cannot sign them again; better still on another disk.
+	Dir string `yaml:"dir" default:".sallyport/keys"`
+}
+
+// secretsFile says where secret references may lead. Left out altogether, files
+// under ./secrets and environment variables that begin with SALLYPORT_.
+type secretsFile struct {
+	// Files are the directories under which "file:" references may lie, relative
+	// to the project directory or absolute.
+	Files []string `yaml:"files"`
+	// Env are the prefixes of the environment variables that "env:" references
+	// may name.
+	Env []envPrefix `yaml:"env"`
+}
+
+// limitsFile bounds what is taken in from a connection.
+type limitsFile struct {
+	// Body is the largest request body.
+	Body size `yaml:"body" default:"4MiB"`
+}
+
+// agentFile is agents/<agent>.yaml: what a release of one agent is made of.
+type agentFile struct {
+	// Agent is the agent's name, the same as the file's.
+	Agent sallyport.AgentID `yaml:"agent,required"`
+	// Owner is who answers for the agent, a person or a team.
+	Owner string `yaml:"owner,required"`
+	// Tier is how much harm the agent could do; later gates ask more of a higher
+	// one.
+	Tier sallyport.Tier `yaml:"tier,required"`
+	// Model names a model and its parameters, in whatever form suits; recorded as
+	// declared.
+	Model json.RawMessage `yaml:"model"`
+	// Prompt is the agent's prompt; its digest is recorded as declared.
+	Prompt *promptFile `yaml:"prompt"`
+	// Code is what the agent was built from, best a digest of an image or a
+	// commit; recorded as declared.
+	Code string `yaml:"code"`
+	// DataDomain separates the pseudonyms and keys of one tenant from another's.
+	DataDomain string `yaml:"data_domain" default:"default" pattern:"^[a-z0-9][a-z0-9-]{0,63}$"`
+	// Upstreams are those whose tools the agent may be given.
+	Upstreams []sallyport.UpstreamID `yaml:"upstreams"`
+	// Tools picks tools by upstream, by the upstream's own names. An upstream that
+	// is left out, or has ["*"], gives all that are pinned. What the agent may do
+	// with a tool is for its policies to say.
+	Tools map[sallyport.UpstreamID][]string `yaml:"tools"`
+	// Policies are the Cedar files of the release. Without a permit in one of them
+	// every call is denied.
+	Policies []policyPath `yaml:"policies"`
+}
+
+// promptFile is an agent's prompt: exactly one of its keys.
+type promptFile struct {
+	// File is the prompt's file, relative to the project directory; Sallyport
+	// takes its digest.
+	File string `yaml:"file"`
+	// Digest is "sha256:" and 64 lower-case hexadecimal digits.
+	Digest digestText `yaml:"digest"`
+}
+
+// upstreamFile is upstreams/<upstream>.yaml: a system that serves tools, where it
+// is in each stage, and what people say of its tools.
+type upstreamFile struct {
+	// Upstream is the upstream's name, the same as the file's.
+	Upstream sallyport.UpstreamID `yaml:"upstream,required"`
+	// Pins is the file beside this one that holds the upstream's own definitions
+	// of its tools, as written by `sallyport upstream pin`. Left out:
+	// <upstream>.pins.json.
+	Pins string `yaml:"pins" pattern:"^[A-Za-z0-9][A-Za-z0-9._-]*\\.json$"`
+	// Stages says how the upstream is reached, and its tools answered, in each
+	// stage. In a stage that is left out every tool is off.
+	Stages map[sallyport.Stage]stageFile `yaml:"stages"`
+	// Tools is what people say of single tools, by the upstream's own names. A
+	// pinned tool that is left out is changing, its results restricted and
+	// untrusted.
+	Tools map[string]toolFile `yaml:"tools"`
+}
+
+// stageFile is an upstream in one stage. The sandbox reaches nothing, so there it
+// has neither url nor command nor anything that goes with them.
+type stageFile struct {
+	// Binding is how tools are answered: off; simulate (by a world, in sandbox and
+	// staging); live (by the upstream itself, in staging and production).
+	Binding sallyport.Binding `yaml:"binding,required"`
+	// Bindings are those of single tools, by the upstream's own names, where they
+	// differ.
+	Bindings map[string]sallyport.Binding `yaml:"bindings"`
+	// URL is the absolute address of a streamable HTTP endpoint. An endpoint
+	// belongs to one stage: no other stage of any upstream may have it.
+	URL string `yaml:"url" pattern:"^https?://"`
+	// Insecure allows plain http to a host other than this machine.
+	Insecure bool `yaml:"insecure"`
+	// Headers are sent with every request. A value is text, or a secret reference.
+	Headers map[string]string `yaml:"headers"`
+	// Credential is a secret reference, sent as a bearer token. A credential
+	// belongs to one stage: no other stage of any upstream may name it.
+	Credential reference `yaml:"credential"`
+	// Command is a program and its arguments, spoken to over stdio. A command
+	// belongs to one stage, like an endpoint.
+	Command []string `yaml:"command"`
+	// Dir is the directory the command runs in, relative to the project directory
+	// or absolute. Left out: the project directory.
+	Dir string `yaml:"dir"`
+	// Env is the command's whole environment. A value is text, or a secret
+	// reference.
+	Env map[string]string `yaml:"env"`
+	// Era is the protocol version the upstream speaks. Left out: that of its pins.
+	Era era `yaml:"era"`
+	// Deadline ends a call to the upstream.
+	Deadline duration `yaml:"deadline" default:"30s"`
+	// MaxResult is the largest result that is passed on.
+	MaxResult size `yaml:"max_result" default:"4MiB"`
+	// MaxInFlight bounds the calls to the upstream at one time.
+	MaxInFlight int `yaml:"max_in_flight" default:"64"`
+}
+
+// toolFile is what people say of one tool.
+type toolFile struct {
+	// Access says whether the tool changes anything. A tool whose own annotations
+	// say that it does is changing whatever is written here.
+	Access sallyport.Access `yaml:"access" default:"changing"`
+	// DataClass is the most confidential data its results may hold.
+	DataClass sallyport.Confidentiality `yaml:"data_class" default:"restricted"`
+	// Integrity is how far its results can be trusted.
+	Integrity sallyport.Integrity `yaml:"integrity" default:"untrusted"`
+	// Args says what each argument decides: authority (who, where, which),
+	// quantity (how much) or content (what is said). An argument of a changing
+	// tool that is left out is authority.
+	Args map[string]sallyport.ArgKind `yaml:"args"`
+	// Examples are results a simulated world answers with, the first that fits.
+	Examples []exampleFile `yaml:"examples"`
+}
+
+// exampleFile is one result of a simulated world.
+type exampleFile struct {
+	// When holds arguments that must be equal; left out, the example fits every
+	// call.
+	When json.RawMessage `yaml:"when"`
+	// Result is the structured result, or text.
+	Result json.RawMessage `yaml:"result,required"`
+}
+
+// pipelineFile is pipeline.yaml: what holds for every agent in a stage.
+type pipelineFile struct {
+	// Stages are the stages. One that is left out adds nothing to what releases
+	// say themselves.
+	Stages map[sallyport.Stage]pipelineStage `yaml:"stages"`
+}
+
+// pipelineStage is what holds for every agent in one stage.
+type pipelineStage struct {
+	// Policies are Cedar files that can only forbid.
+	Policies []policyPath `yaml:"policies"`
+	// ExplicitRuns refuses agent keys: every run must be opened by a host.
+	ExplicitRuns bool `yaml:"explicit_runs"`
+}
+
+// The texts that have a form of their own.
+type (
+	// envPrefix begins the name of an environment variable.
+	envPrefix string
+	// policyPath is policies/<name>.cedar.
+	policyPath string
+	// digestText is "sha256:" and 64 lower-case hexadecimal digits.
+	digestText string
+	// reference is a secret reference, "env:NAME" or "file:path".
+	reference string
+	// era is a protocol version that is the first of its era.
+	era string
+)
+
+const (
+	eraSessions  = "2025-11-25"
+	eraStateless = "2026-07-28"
+)
+
+func (era) words() []string { return []string{eraSessions, eraStateless} }

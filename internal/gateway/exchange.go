@@ -1,0 +1,238 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"time"
+
+	"sallyport"
+	"sallyport/internal/audit"
+	"sallyport/internal/policy"
+	"sallyport/internal/wire"
+)
+
+// Exchange is all that is known about one call. Each field is written by the
+// one step its comment names; the steps before it must not read it.
+type Exchange struct {
+	// Written by whoever received the call.
+
+	Credential string   // as presented, without "Bearer "; never recorded or sent on
+	Era        wire.Era // of the client
+	Kind       sallyport.Kind
+	Message    wire.Message // the request: its bytes are never changed
+	Headers    http.Header  // of the request; only Mcp-Param-* are read
+	Session    *Session     // the client's session; nil in the stateless era
+	Listing    bool         // a list method: authorized by what could be allowed
+	// Notify passes on a notification of the upstream that belongs to this call
+	// (progress, a log message): one JSON-RPC message. May be nil.
+	Notify func(raw []byte)
+
+	// Written by Call.
+
+	ID      sallyport.CallID
+	Started time.Time
+
+	// Written by authenticate.
+
+	Identity *Identity
+
+	// Written by resolve.
+
+	Principal sallyport.Principal
+	Run       *Run
+	Stage     sallyport.Stage
+	Plan      *Plan
+	Tool      *PlannedTool // nil for kinds other than tool
+	Upstream  *sallyport.StageUpstream
+	Target    sallyport.Target
+	flight    *flight // how a halt finds the call
+
+	// Written by validate: the arguments as the upstream will read them.
+
+	Arguments []byte
+
+	// Written by label (in).
+
+	Before sallyport.Labels // what the run knew when the call was judged
+
+	// Written by authorize.
+
+	Decision sallyport.Decision
+	Facts    policy.Facts
+
+	// Written by limit and breaker: undone or settled when the call ends.
+
+	settle []func(sent bool, err error)
+
+	// Written by intend.
+
+	salt       []byte // of this call's commitments
+	Intended   bool   // an intent record is durable
+	DispatchBy time.Time
+
+	// Written by execute.
+
+	Grade        sallyport.Grade
+	UpstreamTime time.Duration
+	Response     *Response
+
+	// Written by label (out).
+
+	After sallyport.Labels
+}
+
+// Changing reports whether the call may change something outside, so that its
+// intent has to be recorded first.
+func (x *Exchange) Changing() bool {
+	if x.Kind != sallyport.KindTool {
+		return false
+	}
+	return x.Tool == nil || x.Tool.Access != sallyport.Read
+}
+
+// Reply is what the caller may see. Exactly one field is set.
+type Reply struct {
+	Result  []byte             // a JSON-RPC result value, byte for byte the upstream's unless a rewrite fired
+	Error   []byte             // a JSON-RPC error object, byte for byte the upstream's
+	Refusal *sallyport.Refusal // why there is neither
+}
+
+// Identity is what a credential proves.
+type Identity struct {
+	Key     sallyport.KeyID
+	Kind    sallyport.KeyKind
+	Agent   sallyport.AgentID
+	Release sallyport.ReleaseID // of an agent key
+	Run     sallyport.RunID     // of a run token
+	// Ceiling is the highest stage the key may reach; zero means none at all.
+	Ceiling sallyport.Stage
+}
+
+// Session is a client's session (MCP 2025-11-25 and older). One client session
+// has at most one session with each upstream, opened when first needed, never
+// shared.
+type Session struct {
+	ID string
+	// ClientInfo and ClientCapabilities are what the client said of itself; an
+	// upstream is told the same.
+	ClientInfo         json.RawMessage
+	ClientCapabilities json.RawMessage
+	// Credential opened the session and is the only one that may use it.
+	Key sallyport.KeyID
+	// Deliver passes a notification that belongs to no call to the client.
+	Deliver func(raw []byte)
+	// Ask passes an upstream's request to the client and returns its response
+	// message. Nil if the client cannot be asked.
+	Ask func(ctx context.Context, raw []byte) ([]byte, error)
+}
+
+// Request is one JSON-RPC request to an upstream.
+type Request struct {
+	// Message is the request as it is to be sent but for its id, and on a shared
+	// connection its progress token, which the backend may replace.
+	Message wire.Message
+	Method  string
+	Era     wire.Era
+	// Session is the client's session, nil in the stateless era.
+	Session *Session
+	// ParamHeaders are Mcp-Param-* headers to send, already checked against the
+	// body; nil for none.
+	ParamHeaders http.Header
+	// BeforeWrite is called immediately before the first byte is written; if it
+	// returns an error nothing may be written and Do returns that error.
+	BeforeWrite func() error
+	// AfterWrite is called when the last byte has been handed to the system.
+	AfterWrite func()
+	// Notify passes on notifications that belong to this request. May be nil.
+	Notify func(raw []byte)
+	// Ask passes on a request of the upstream that belongs to this one, or to
+	// none; it returns the response message. Nil: the upstream gets an error.
+	Ask func(ctx context.Context, raw []byte) ([]byte, error)
+	// MaxResult bounds the response message in bytes.
+	MaxResult int
+}
+
+// Response is the upstream's final message for a request.
+type Response struct {
+	Message wire.Message // Kind is wire.Result or wire.Error
+}
+
+// Backend carries requests to one upstream in one stage. Implementations belong
+// to exactly one stage and hold that stage's credential.
+type Backend interface {
+	// Do sends one request and returns the final response. It makes exactly one
+	// upstream request; it never repeats one whose first byte may have been
+	// written. It honours ctx's deadline and cancellation, which also cancel the
+	// request upstream where the protocol can. Errors are *sallyport.Refusal with
+	// code upstream_unavailable, upstream_protocol, deadline_exceeded, cancelled,
+	// result_too_large or era_mismatch, or whatever BeforeWrite returned.
+	Do(ctx context.Context, r *Request) (*Response, error)
+}
+
+// Backends hands out the backends of one stage, and of no other.
+type Backends interface {
+	// Backend returns the backend of an upstream as configured; equal
+	// configurations get the same one.
+	Backend(u *sallyport.StageUpstream) (Backend, error)
+	// Tell sends a notification of the client to the upstream sessions that belong
+	// to its session; best effort.
+	Tell(ctx context.Context, s *Session, raw []byte)
+	// Forget ends the upstream sessions that belong to a client's session.
+	Forget(s *Session)
+}
+
+// World answers tool calls without reaching anything.
+type World interface {
+	// Answer returns a tools/call result value. It is a function of its
+	// arguments: n is the number of calls of the run before this one.
+	Answer(t *sallyport.Tool, args []byte, era wire.Era, seed uint64, n int) ([]byte, error)
+}
+
+// Ledger keeps records. Each method returns when what it was given is durable,
+// or with an error that does not say whether it is.
+type Ledger interface {
+	// Intend records an intent. It refuses (code halted) in the same transaction
+	// if a halt that stops the target has committed before.
+	Intend(ctx context.Context, e *Entry) error
+	// Conclude records an outcome and, with it, what the run has come to know.
+	Conclude(ctx context.Context, e *Entry) error
+}
+
+// Entry is one record with what has to be kept beside it.
+type Entry struct {
+	Record *audit.Record
+	Target sallyport.Target
+	// Payload is kept encrypted under the run's data key.
+	Payload Payload
+	// Labels is joined to the run's; Calls is added to its count.
+	Labels sallyport.Labels
+	Calls  int
+	// Closes says that the outcome settles the intent of the same call; an
+	// outcome of unknown leaves it open.
+	Closes bool
+}
+
+// Payload is what a record commits to without holding it.
+type Payload struct {
+	Salt      []byte // 32 bytes, of the commitments
+	Arguments []byte
+	Result    []byte
+}
+
+// Identities knows credentials.
+type Identities interface {
+	// Identify returns what a credential proves, or a refusal with code
+	// unauthenticated.
+	Identify(ctx context.Context, credential string) (*Identity, error)
+}
+
+// Runs knows open runs.
+type Runs interface {
+	// Open returns the run of a run token, or a refusal with code no_run when it
+	// is closed or has expired.
+	Open(ctx context.Context, id sallyport.RunID, now time.Time) (*Run, error)
+	// Implicit returns the implicit run of an agent key in a stage, opening one if
+	// there is none that is younger than its idle end.
+	Implicit(ctx context.Context, id *Identity, release sallyport.ReleaseID, stage sallyport.Stage, now time.Time) (*Run, error)
+}

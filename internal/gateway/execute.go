@@ -1,0 +1,137 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"sallyport"
+	"sallyport/internal/wire"
+)
+
+const (
+	defaultDeadline  = 30 * time.Second
+	defaultMaxResult = 4 << 20
+)
+
+// binding is how the call is answered.
+func (x *Exchange) binding() sallyport.Binding {
+	switch {
+	case x.Tool != nil:
+		return x.Tool.Binding
+	case x.Upstream != nil:
+		return x.Upstream.Binding
+	default:
+		return sallyport.Off
+	}
+}
+
+// reaches reports whether the call will leave this program.
+func (x *Exchange) reaches() bool { return x.binding() == sallyport.Live }
+
+// execute makes it happen, in the way the stage binds the tool. The stage's
+// backends are the only thing here that can reach anything, and they hold that
+// stage's endpoints and credentials and no other's.
+func (g *Gateway) execute(ctx context.Context, x *Exchange) error {
+	switch x.binding() {
+	case sallyport.Simulate:
+		return g.simulate(x)
+	case sallyport.Live:
+		return g.live(ctx, x)
+	default:
+		return sallyport.Refuse(sallyport.BindingOff, "this is switched off", "do without it")
+	}
+}
+
+func (g *Gateway) simulate(x *Exchange) error {
+	if x.Tool == nil {
+		return sallyport.Refuse(sallyport.WorldGap, "no answer is known for this "+x.Kind.String(), "do without it")
+	}
+	if x.Stage == sallyport.Production {
+		return sallyport.Refuse(sallyport.StageWall, "no world may answer here", "ask an operator to look at the bindings")
+	}
+	result, err := g.World.Answer(&x.Tool.Tool, x.Arguments, x.Era, x.Run.Envelope.Seed, x.Run.Calls()-1)
+	if err != nil {
+		return err
+	}
+	x.Grade = sallyport.GradeSchema
+	x.Response = &Response{Message: wire.Message{Raw: result, Kind: wire.Result, Result: wire.Span{End: len(result)}}}
+	return nil
+}
+
+func (g *Gateway) live(ctx context.Context, x *Exchange) error {
+	backends := g.Stages[x.Stage]
+	if backends == nil || !sallyport.Live.In(x.Stage) {
+		return sallyport.Refuse(sallyport.StageWall, "nothing can be reached from here", "ask an operator to look at the bindings")
+	}
+	backend, err := backends.Backend(x.Upstream)
+	if err != nil {
+		return err
+	}
+	req := &Request{
+		Message: x.Message, Method: x.Message.Method, Era: x.Era, Session: x.Session,
+		Notify: x.Notify, MaxResult: x.Upstream.MaxResult,
+		BeforeWrite: func() error { return g.beforeWrite(x) },
+		AfterWrite:  func() { g.afterWrite(x) },
+	}
+	if req.MaxResult <= 0 {
+		req.MaxResult = defaultMaxResult
+	}
+	if x.Session != nil && x.Session.Ask != nil {
+		req.Ask = func(ctx context.Context, raw []byte) ([]byte, error) { return g.ask(ctx, x, raw) }
+	}
+	if t := x.Tool; t != nil {
+		if t.UpstreamName != x.Message.Name {
+			if req.Message, err = rename(x.Message, t.UpstreamName); err != nil {
+				return err
+			}
+		}
+		if x.Era == wire.Stateless && len(t.ParamHeaders) > 0 {
+			req.ParamHeaders = http.Header{}
+			if err := wire.SetParamHeaders(req.ParamHeaders, t.ParamHeaders, x.Arguments); err != nil {
+				return err
+			}
+		}
+	}
+	x.Grade = sallyport.GradeLive
+	began := g.Now()
+	deadline := x.Upstream.Deadline
+	if deadline <= 0 {
+		deadline = defaultDeadline
+	}
+	sendCtx, cancel := context.WithTimeout(ctx, deadline)
+	x.Response, err = backend.Do(sendCtx, req)
+	cancel()
+	x.UpstreamTime = g.Now().Sub(began)
+	return g.sendError(ctx, x, err)
+}
+
+// sendError names what a failed send means. A changing call that may have been
+// written has an outcome nobody knows.
+func (g *Gateway) sendError(ctx context.Context, x *Exchange, err error) error {
+	if err == nil {
+		return nil
+	}
+	if h := g.state.Load().Halted(&x.Target); h != nil {
+		err = haltedRefusal(h)
+	} else if errors.Is(err, context.DeadlineExceeded) {
+		err = sallyport.Refuse(sallyport.DeadlineExceeded, "the system behind this tool did not answer in time", "")
+	} else if errors.Is(err, context.Canceled) || ctx.Err() != nil {
+		err = sallyport.Refuse(sallyport.Cancelled, "the call was cancelled", "")
+	}
+	var r *sallyport.Refusal
+	if !errors.As(err, &r) {
+		return err
+	}
+	if x.Changing() && x.flight.sent() {
+		r = sallyport.Refuse(r.Code, r.Reason+"; it may have taken effect", "do not repeat it: find out first whether it did")
+	}
+	return r
+}
+
+// rename writes the upstream's own name of a tool into the request and leaves
+// every other byte alone.
+func rename(m wire.Message, to string) (wire.Message, error) {
+	return wire.Scan(wire.Splice(m.Raw, wire.Edit{Span: m.NameSpan, With: wire.AppendString(nil, to)}), wire.Limits{Bytes: len(m.Raw) + len(to) + 8})
+}

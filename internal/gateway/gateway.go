@@ -1,0 +1,172 @@
+// Package gateway carries one call from an agent to whatever answers it, along
+// the path that [New] lists. Everything a call meets on the way is one file of
+// this package, named for its step.
+//
+// The gateway does no I/O of its own: records go to a [Ledger], requests to the
+// [Backends] of exactly one stage, simulated answers come from a [World]. It
+// owns the state that stops calls: see [Gateway.Halt].
+package gateway
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sallyport"
+)
+
+// Config is what a gateway needs. All fields are required but Observer.
+type Config struct {
+	Identities Identities
+	Runs       Runs
+	Ledger     Ledger
+	Plans      Plans
+	World      World
+	// Stages holds the backends of each stage that reaches anything. The sandbox
+	// has none: there is nothing it could dial with.
+	Stages   map[sallyport.Stage]Backends
+	Observer Observer
+	Now      func() time.Time
+	Log      *slog.Logger
+	// DispatchWithin is how long after its intent a call may still be sent.
+	DispatchWithin time.Duration
+	// Gate answers with a refusal while the gateway may not serve, nil otherwise.
+	Ready func() *sallyport.Refusal
+}
+
+// Observer is told of every call that ended.
+type Observer interface {
+	// Ended must not block and must not keep x.
+	Ended(x *Exchange, r Reply, took time.Duration)
+}
+
+// Gateway carries calls. Make one with New.
+type Gateway struct {
+	Config
+	path     []step
+	state    atomic.Pointer[State]
+	flights  flights
+	breakers sync.Map // breakerKey to *gobreaker.TwoStepCircuitBreaker
+	slots    sync.Map // slotKey to chan struct{}
+	lists    listCache
+}
+
+// step is one station of the path of a call. A step returns a
+// *sallyport.Refusal, or an error that is a fault of this program.
+type step struct {
+	name string
+	do   func(context.Context, *Exchange) error
+}
+
+// New makes a gateway with an empty state: it refuses every call until
+// [Gateway.SetState].
+func New(c Config) *Gateway {
+	g := &Gateway{Config: c}
+	g.state.Store(&State{})
+	g.flights.init()
+	// The order is part of the security argument: doc/pipeline.md says why each
+	// step stands where it does, and TestPipelineOrder holds it still.
+	g.path = []step{
+		{"authenticate", g.authenticate}, // whose credential is it?
+		{"resolve", g.resolve},           // which release, stage, run, tool and upstream?
+		{"halt", g.checkHalt},            // has anyone pulled the kill switch?
+		{"validate", g.validate},         // do the arguments fit the pinned schema?
+		{"label in", g.labelIn},          // what does the run know already?
+		{"authorize", g.authorize},       // does policy permit it, here and now?
+		{"limit", g.limit},               // is there room in the run's budget and the upstream?
+		{"breaker", g.breaker},           // is the upstream known to be down?
+		{"intend", g.intend},             // what is about to happen is durable
+		{"execute", g.execute},           // it happens
+		{"guard response", g.guardResponse},
+		{"label out", g.labelOut}, // what does the run know now?
+	}
+	return g
+}
+
+// Path names the steps of a call in order.
+func (g *Gateway) Path() []string {
+	names := make([]string, len(g.path))
+	for i, s := range g.path {
+		names[i] = s.name
+	}
+	return names
+}
+
+// Call carries one call along the path and returns what the caller may see.
+// Whatever happens, its outcome is recorded before Call returns, and a result
+// that cannot be recorded is not released. Only a caller that proves no
+// identity leaves no record: anybody could fill the log with those.
+func (g *Gateway) Call(ctx context.Context, x *Exchange) Reply {
+	x.Started = g.Now()
+	x.ID = sallyport.CallID(newID("call", x.Started))
+	ctx, cancel := context.WithCancel(ctx)
+	x.flight = &flight{call: x.ID, cancel: cancel}
+	err := g.run(ctx, x)
+	g.flights.leave(x.flight)
+	for _, settle := range x.settle {
+		settle(x.flight.sent(), err)
+	}
+	reply := g.reply(x, err)
+	if x.Identity != nil {
+		// The agent may have hung up. The record is made all the same.
+		if err := g.conclude(context.WithoutCancel(ctx), x, &reply); err != nil {
+			g.Log.Error("an outcome could not be recorded; its result was withheld", "call", x.ID, "err", err)
+			reply = Reply{Refusal: sallyport.Refuse(sallyport.RecordFailed,
+				"the outcome of this call could not be recorded, so its result is withheld",
+				"the call may have taken effect: do not repeat a change before an operator has looked")}
+		}
+	}
+	if g.Observer != nil {
+		g.Observer.Ended(x, reply, g.Now().Sub(x.Started))
+	}
+	return reply
+}
+
+func (g *Gateway) run(ctx context.Context, x *Exchange) error {
+	for i := range g.path {
+		if err := g.path[i].run(ctx, x); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// run makes a panic an error: a panic is an outcome like any other.
+func (s *step) run(ctx context.Context, x *Exchange) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%s: panic: %v\n%s", s.name, p, debug.Stack())
+		}
+	}()
+	return s.do(ctx, x)
+}
+
+// reply turns what the path returned into what the caller may see. It says
+// nothing of the insides of the program.
+func (g *Gateway) reply(x *Exchange, err error) Reply {
+	var refusal *sallyport.Refusal
+	switch {
+	case errors.As(err, &refusal):
+		return Reply{Refusal: refusal}
+	case err != nil:
+		g.Log.Error("a step did not work", "call", x.ID, "err", err)
+		return Reply{Refusal: sallyport.Refuse(sallyport.Internal500, "the gateway met a fault of its own",
+			"report the call "+string(x.ID)+" to an operator")}
+	case x.Response.Message.Error.Present():
+		return Reply{Error: x.Response.Message.Error.Of(x.Response.Message.Raw)}
+	default:
+		return Reply{Result: x.Response.Message.Result.Of(x.Response.Message.Raw)}
+	}
+}
+
+func newID(prefix string, at time.Time) string {
+	var random [10]byte
+	rand.Read(random[:]) // never fails: crypto/rand ends the program instead
+	return sallyport.MakeID(prefix, at, random)
+}

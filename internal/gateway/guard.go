@@ -1,0 +1,41 @@
+package gateway
+
+import (
+	"context"
+
+	"sallyport"
+	"sallyport/internal/wire"
+)
+
+// guardResponse asks whether what came back may enter. In this version: is it a
+// response at all, and if it asks the client something (MCP 2026-07-28, multi
+// round-trip requests), does policy let this upstream ask? Content is looked at
+// by later versions of this step.
+func (g *Gateway) guardResponse(_ context.Context, x *Exchange) error {
+	m := &x.Response.Message
+	if m.Kind != wire.Result && m.Kind != wire.Error {
+		return sallyport.Refuse(sallyport.UpstreamProtocol, "the system behind this tool did not send a response", "")
+	}
+	if m.ResultType != "input_required" {
+		return nil
+	}
+	requests, ok, err := wire.Field(m.Result.Of(m.Raw), "inputRequests")
+	if err != nil {
+		return sallyport.Refuse(sallyport.UpstreamProtocol, "the system behind this tool asked for input in a form that cannot be read", "")
+	}
+	if !ok {
+		return nil
+	}
+	return wire.Each(requests, func(_ string, request []byte) error {
+		token, _, err := wire.Field(request, "method")
+		if err != nil {
+			return err
+		}
+		method, err := wire.DecodeString(token)
+		if err != nil {
+			return err
+		}
+		_, err = g.mayAsk(x, method)
+		return err
+	})
+}

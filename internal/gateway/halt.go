@@ -1,0 +1,22 @@
+package gateway
+
+import (
+	"context"
+
+	"sallyport"
+)
+
+// checkHalt asks whether anyone has pulled the kill switch. It is asked again
+// in the transaction of the intent and immediately before the first byte.
+func (g *Gateway) checkHalt(_ context.Context, x *Exchange) error {
+	if h := g.state.Load().Halted(&x.Target); h != nil {
+		return haltedRefusal(h)
+	}
+	return nil
+}
+
+func haltedRefusal(h *sallyport.Halt) *sallyport.Refusal {
+	// An agent need not know which stage or release was stopped.
+	return sallyport.Refuse(sallyport.Halted, "an operator has stopped this: "+h.Reason,
+		"stop the task and tell the person you work for")
+}

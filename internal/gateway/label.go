@@ -1,0 +1,25 @@
+package gateway
+
+import (
+	"context"
+
+	"sallyport"
+)
+
+// labelIn asks what the run knows already; policy is asked with it.
+func (g *Gateway) labelIn(_ context.Context, x *Exchange) error {
+	x.Before = x.Run.Labels()
+	return nil
+}
+
+// labelOut asks what the run knows after it has seen the result. It is joined to
+// the run's labels when the outcome commits: what a run knows cannot be washed
+// off. A result nobody declared anything of is untrusted and restricted.
+func (g *Gateway) labelOut(_ context.Context, x *Exchange) error {
+	var of sallyport.Labels
+	if x.Tool != nil {
+		of = sallyport.Labels{Integrity: x.Tool.Integrity, Confidentiality: x.Tool.DataClass}
+	}
+	x.After = x.Before.Join(of)
+	return nil
+}

@@ -1,0 +1,47 @@
+package gateway
+
+import (
+	"context"
+
+	"sallyport"
+)
+
+// defaultInFlight bounds the calls to one upstream of one stage at one time, so
+// that a slow one cannot take every goroutine and connection of the gateway.
+const defaultInFlight = 64
+
+type slotKey struct {
+	stage    sallyport.Stage
+	upstream sallyport.UpstreamID
+	identity sallyport.Digest
+}
+
+// limit asks whether there is room: in the run's budget, which is reserved here
+// and never given back, since a refused call costs as much care as another; and
+// at the upstream, whose place is given back when the call ends.
+func (g *Gateway) limit(_ context.Context, x *Exchange) error {
+	if !x.Listing && !x.Run.reserve() {
+		r := sallyport.Refuse(sallyport.OverBudget, "the run has used up its calls", "finish with what you have, or ask for a new run")
+		r.Detail = map[string]any{"max_calls": x.Run.Envelope.MaxCalls}
+		return r
+	}
+	if !x.reaches() {
+		return nil
+	}
+	key := slotKey{x.Stage, x.Upstream.ID, x.Upstream.Identity}
+	slots, ok := g.slots.Load(key)
+	if !ok {
+		n := x.Upstream.MaxInFlight
+		if n <= 0 {
+			n = defaultInFlight
+		}
+		slots, _ = g.slots.LoadOrStore(key, make(chan struct{}, n))
+	}
+	select {
+	case slots.(chan struct{}) <- struct{}{}:
+		x.settle = append(x.settle, func(bool, error) { <-slots.(chan struct{}) })
+		return nil
+	default:
+		return sallyport.Refuse(sallyport.TooBusy, "too many calls to this tool's system are in flight", "wait a moment and call again")
+	}
+}

@@ -1,0 +1,378 @@
+package gateway
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"sallyport"
+	"sallyport/internal/canonical"
+	"sallyport/internal/wire"
+)
+
+const (
+	listTTL     = 30 * time.Second
+	toolListTTL = 5 * time.Second
+	maxPages    = 100
+	listPage    = 500
+)
+
+// ToolList is what a caller may see of the tools of its release: pinned
+// definitions, in the order of their names.
+type ToolList struct {
+	Definitions [][]byte
+	Etag        string
+}
+
+// caller resolves who is asking without making a call.
+func (g *Gateway) caller(ctx context.Context, credential string, session *Session) (*Exchange, error) {
+	x := &Exchange{Credential: credential, Session: session, Started: g.Now()}
+	if err := g.authenticate(ctx, x); err != nil {
+		return nil, err
+	}
+	if err := g.resolveRun(ctx, x); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// Describe tells a client what it is talking to. It says the same in every
+// stage. Its error is a *sallyport.Refusal or a fault.
+func (g *Gateway) Describe(ctx context.Context, credential string) (*Description, error) {
+	x, err := g.caller(ctx, credential, nil)
+	if err != nil {
+		return nil, err
+	}
+	d := x.Plan.description
+	d.Key = x.Identity.Key
+	return &d, nil
+}
+
+// Tools lists the tools that policy could permit the caller to call: the same
+// decision as that of a call, asked with the arguments unknown. Definitions are
+// the pinned ones, so no upstream can slow the list or change it.
+func (g *Gateway) Tools(ctx context.Context, credential string) (*ToolList, error) {
+	x, err := g.caller(ctx, credential, nil)
+	if err != nil {
+		return nil, err
+	}
+	if h := g.state.Load().Halted(&x.Target); h != nil {
+		return nil, haltedRefusal(h)
+	}
+	x.Before = x.Run.Labels()
+	key := toolListKey{x.Plan, x.Before, x.Run.Implicit, x.Run.Envelope.Person, strings.Join(x.Run.Envelope.Tools, "\x00")}
+	if list := g.lists.tools(key, x.Started); list != nil {
+		return list, nil
+	}
+	list := &ToolList{}
+	for _, t := range x.Plan.ordered {
+		if t.Stage == nil || t.Binding == sallyport.Off {
+			continue
+		}
+		if x.Run.Envelope.Tools != nil && !slices.Contains(x.Run.Envelope.Tools, t.Name) {
+			continue
+		}
+		x.Kind, x.Tool, x.Upstream = sallyport.KindTool, t, t.Stage
+		if x.Plan.Policies.CouldAllow(g.query(x)) {
+			list.Definitions = append(list.Definitions, t.Advertised)
+		}
+	}
+	var all []byte
+	for _, d := range list.Definitions {
+		all = append(append(all, d...), '\n')
+	}
+	list.Etag = canonical.SumBytes(all)
+	g.lists.keepTools(key, list, x.Started)
+	return list, nil
+}
+
+// List answers resources/list, resources/templates/list and prompts/list: what
+// the upstreams of the release list, merged, without what policy would not let
+// the caller use. An upstream that does not answer is left out and named in the
+// result's _meta; the others do not wait for it beyond their own deadline.
+func (g *Gateway) List(ctx context.Context, x *Exchange) Reply {
+	who, err := g.caller(ctx, x.Credential, x.Session)
+	if err != nil {
+		return g.refuseList(err)
+	}
+	kind, key, capability := sallyport.KindResource, "resources", "resources"
+	switch x.Message.Method {
+	case wire.MethodResourcesTemplatesList:
+		key = "resourceTemplates"
+	case wire.MethodPromptsList:
+		kind, key, capability = sallyport.KindPrompt, "prompts", "prompts"
+	}
+	type part struct {
+		items [][]byte
+		err   error
+	}
+	var upstreams []*sallyport.StageUpstream
+	for _, u := range who.Plan.upstreams {
+		if who.Plan.offers(u.ID, capability) && u.Binding == sallyport.Live {
+			upstreams = append(upstreams, u)
+		}
+	}
+	parts := make([]part, len(upstreams))
+	var wait sync.WaitGroup
+	for i, u := range upstreams {
+		wait.Go(func() {
+			parts[i].items, parts[i].err = g.lists.items(ctx, g, x, who, u, x.Message.Method, kind, key)
+		})
+	}
+	wait.Wait()
+	var items [][]byte
+	var missing []string
+	for i, u := range upstreams {
+		if parts[i].err != nil {
+			var r *sallyport.Refusal
+			if !errors.As(parts[i].err, &r) || r.Code != sallyport.Denied {
+				missing = append(missing, string(u.ID))
+			}
+			continue
+		}
+		for _, item := range parts[i].items {
+			if g.mayUse(who, u, kind, item) {
+				items = append(items, item)
+			}
+		}
+	}
+	return listReply(x, key, items, missing)
+}
+
+// mayUse is the decision of a call of the item, asked beforehand.
+func (g *Gateway) mayUse(who *Exchange, u *sallyport.StageUpstream, kind sallyport.Kind, item []byte) bool {
+	x := *who
+	x.Kind, x.Upstream, x.Before = kind, u, who.Run.Labels()
+	x.Message.Name = itemName(item)
+	q := g.query(&x)
+	return x.Plan.Policies.CouldAllow(q)
+}
+
+// itemName is what a resource, template or prompt is called by.
+func itemName(item []byte) string {
+	for _, key := range []string{"uri", "uriTemplate", "name"} {
+		if token, ok, err := wire.Field(item, key); err == nil && ok {
+			if s, err := wire.DecodeString(token); err == nil {
+				return s
+			}
+		}
+	}
+	return ""
+}
+
+func listReply(x *Exchange, key string, items [][]byte, missing []string) Reply {
+	from := 0
+	if x.Message.Cursor != "" {
+		raw, err := base64.RawURLEncoding.DecodeString(x.Message.Cursor)
+		n, err2 := strconv.Atoi(string(raw))
+		if err != nil || err2 != nil || n < 0 || n > len(items) {
+			return Reply{Refusal: sallyport.Refuse(sallyport.BadRequest, "the cursor is not one that this list gave out", "list from the beginning")}
+		}
+		from = n
+	}
+	to := min(from+listPage, len(items))
+	out := append([]byte(`{"`), key...)
+	out = append(out, `":[`...)
+	for i, item := range items[from:to] {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out = append(out, item...)
+	}
+	out = append(out, ']')
+	if to < len(items) {
+		out = append(out, `,"nextCursor":`...)
+		out = wire.AppendString(out, base64.RawURLEncoding.EncodeToString([]byte(strconv.Itoa(to))))
+	}
+	if x.Era == wire.Stateless {
+		out = append(out, `,"resultType":"complete","ttlMs":`...)
+		out = strconv.AppendInt(out, listTTL.Milliseconds(), 10)
+		out = append(out, `,"cacheScope":"private"`...)
+	}
+	if len(missing) > 0 {
+		names, _ := json.Marshal(missing)
+		out = append(append(append(out, `,"_meta":{"sallyport/unavailable":`...), names...), '}')
+	}
+	return Reply{Result: append(out, '}')}
+}
+
+func (g *Gateway) refuseList(err error) Reply {
+	var r *sallyport.Refusal
+	if !errors.As(err, &r) {
+		g.Log.Error("a list could not be made", "err", err)
+		r = sallyport.Refuse(sallyport.Internal500, "the gateway met a fault of its own", "")
+	}
+	return Reply{Refusal: r}
+}
+
+// CloseSession ends the upstream sessions of a client's session.
+func (g *Gateway) CloseSession(s *Session) {
+	for _, backends := range g.Stages {
+		backends.Forget(s)
+	}
+}
+
+// Tell passes a client's notification to the upstreams of its session; best
+// effort.
+func (g *Gateway) Tell(ctx context.Context, s *Session, raw []byte) {
+	for _, backends := range g.Stages {
+		backends.Tell(ctx, s, raw)
+	}
+}
+
+// listCache keeps lists for their time to live. Lists of a session belong to
+// that session; in the stateless era identity comes with each request and lists
+// are the same for everybody before they are filtered.
+type listCache struct {
+	mu    sync.Mutex
+	kept  map[listKey]kept
+	tool  map[toolListKey]keptTools
+	sweep time.Time
+}
+
+type listKey struct {
+	stage    sallyport.Stage
+	upstream sallyport.UpstreamID
+	identity sallyport.Digest
+	session  string
+	method   string
+}
+
+type kept struct {
+	items [][]byte
+	until time.Time
+}
+
+type toolListKey struct {
+	plan     *Plan
+	labels   sallyport.Labels
+	implicit bool
+	person   sallyport.PersonID
+	tools    string
+}
+
+type keptTools struct {
+	list  *ToolList
+	until time.Time
+}
+
+func (c *listCache) tools(k toolListKey, now time.Time) *ToolList {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e, ok := c.tool[k]; ok && now.Before(e.until) {
+		return e.list
+	}
+	return nil
+}
+
+func (c *listCache) keepTools(k toolListKey, l *ToolList, now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.clean(now)
+	if c.tool == nil {
+		c.tool = map[toolListKey]keptTools{}
+	}
+	c.tool[k] = keptTools{l, now.Add(toolListTTL)}
+}
+
+// clean forgets what is out of date, at most once a time to live.
+func (c *listCache) clean(now time.Time) {
+	if now.Before(c.sweep) {
+		return
+	}
+	c.sweep = now.Add(toolListTTL)
+	for k, e := range c.tool {
+		if !now.Before(e.until) {
+			delete(c.tool, k)
+		}
+	}
+	for k, e := range c.kept {
+		if !now.Before(e.until) {
+			delete(c.kept, k)
+		}
+	}
+}
+
+// items returns what one upstream lists, from the cache or by asking it. Asking
+// is a call like any other, along the whole path.
+func (c *listCache) items(ctx context.Context, g *Gateway, x, who *Exchange, u *sallyport.StageUpstream, method string, kind sallyport.Kind, key string) ([][]byte, error) {
+	k := listKey{who.Stage, u.ID, u.Identity, "", method}
+	if x.Session != nil {
+		k.session = x.Session.ID
+	}
+	now := g.Now()
+	c.mu.Lock()
+	e, ok := c.kept[k]
+	c.mu.Unlock()
+	if ok && now.Before(e.until) {
+		return e.items, nil
+	}
+	var items [][]byte
+	cursor := ""
+	for range maxPages {
+		m, err := listRequest(x, method, cursor, now)
+		if err != nil {
+			return nil, err
+		}
+		r := g.Call(ctx, &Exchange{
+			Credential: x.Credential, Era: x.Era, Kind: kind, Message: m, Session: x.Session,
+			Listing: true, Upstream: u,
+		})
+		switch {
+		case r.Refusal != nil:
+			return nil, r.Refusal
+		case r.Error != nil:
+			return nil, sallyport.Refuse(sallyport.UpstreamProtocol, "the upstream answered the list with an error", "")
+		}
+		page, next, err := wire.Items(r.Result, key)
+		if err != nil {
+			return nil, sallyport.Refuse(sallyport.UpstreamProtocol, "the upstream's list cannot be read: "+err.Error(), "")
+		}
+		items = append(items, page...)
+		if cursor = next; cursor == "" {
+			break
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.clean(now)
+	if c.kept == nil {
+		c.kept = map[listKey]kept{}
+	}
+	c.kept[k] = kept{items, now.Add(listTTL)}
+	return items, nil
+}
+
+// has reports whether an upstream lists a name.
+func (c *listCache) has(ctx context.Context, g *Gateway, x *Exchange, u *sallyport.StageUpstream, method, name string) bool {
+	kind, key := sallyport.KindResource, "resources"
+	if method == wire.MethodPromptsList {
+		kind, key = sallyport.KindPrompt, "prompts"
+	}
+	items, err := c.items(ctx, g, x, x, u, method, kind, key)
+	return err == nil && slices.ContainsFunc(items, func(item []byte) bool { return itemName(item) == name })
+}
+
+// listRequest is the gateway's own request for a page of a list, in the words
+// the client used of itself.
+func listRequest(x *Exchange, method, cursor string, now time.Time) (wire.Message, error) {
+	params := []byte(`{`)
+	if cursor != "" {
+		params = wire.AppendString(append(params, `"cursor":`...), cursor)
+	}
+	if meta := x.Message.Meta.Of(x.Message.Raw); len(meta) > 0 && x.Era == wire.Stateless {
+		if len(params) > 1 {
+			params = append(params, ',')
+		}
+		params = append(append(params, `"_meta":`...), meta...)
+	}
+	params = append(params, '}')
+	id := wire.AppendString(nil, newID("list", now))
+	return wire.Scan(wire.AppendRequest(nil, id, method, params), wire.Limits{})
+}

@@ -1,0 +1,155 @@
+package gateway
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"sallyport"
+	"sallyport/internal/policy"
+	"sallyport/internal/schema"
+	"sallyport/internal/wire"
+)
+
+// Plan is a release in a stage's configuration, ready to carry calls. It never
+// changes.
+type Plan struct {
+	Release  *sallyport.Release
+	Config   *sallyport.StageConfig
+	Policies *policy.Set
+	// PolicyDigest covers every policy that may decide, in order.
+	PolicyDigest sallyport.Digest
+	tools        map[string]*PlannedTool
+	ordered      []*PlannedTool
+	upstreams    []*sallyport.StageUpstream // sorted by id
+	description  Description
+}
+
+// PlannedTool is a tool of a release as one stage answers it.
+type PlannedTool struct {
+	sallyport.Tool
+	Binding      sallyport.Binding
+	Stage        *sallyport.StageUpstream
+	Input        *schema.Schema
+	ParamHeaders []wire.ParamHeader
+	// Advertised is the pinned definition's bytes, under the advertised name.
+	Advertised []byte
+}
+
+// Description is what a client is told of the gateway: the same in every stage.
+type Description struct {
+	Key          sallyport.KeyID
+	Capabilities json.RawMessage
+	Instructions string
+}
+
+// NewPlan compiles a release for a stage. Its errors name the tool or policy
+// that does not compile; apply refuses such a release before it is registered.
+func NewPlan(r *sallyport.Release, c *sallyport.StageConfig) (*Plan, error) {
+	p := &Plan{Release: r, Config: c, tools: make(map[string]*PlannedTool, len(r.Tools))}
+	tools, sources := policy.Inputs(r, c)
+	set, problems := policy.Compile(tools, sources)
+	if len(problems) > 0 {
+		return nil, fmt.Errorf("policies of release %s in %s: %s", r.ID.Short(), c.Stage, problems[0].Error())
+	}
+	if err := set.Canary(); err != nil {
+		return nil, fmt.Errorf("policies of release %s in %s: %w", r.ID.Short(), c.Stage, err)
+	}
+	p.Policies, p.PolicyDigest = set, policyDigest(sources)
+	for i := range r.Tools {
+		t := &PlannedTool{Tool: r.Tools[i], Binding: sallyport.Off, Advertised: r.Tools[i].Definition}
+		if u, ok := c.Upstreams[t.Upstream]; ok {
+			t.Stage, t.Binding = &u, u.BindingOf(t.UpstreamName)
+		}
+		if !t.Binding.In(c.Stage) {
+			return nil, fmt.Errorf("tool %s: binding %s does not exist in %s", t.Name, t.Binding, c.Stage)
+		}
+		input, ok, err := wire.Field(t.Definition, "inputSchema")
+		if err != nil || !ok {
+			return nil, fmt.Errorf("tool %s: its definition has no inputSchema", t.Name)
+		}
+		if t.Input, err = schema.Compile(input); err != nil {
+			return nil, fmt.Errorf("tool %s: inputSchema: %w", t.Name, err)
+		}
+		if t.ParamHeaders, err = wire.ParamHeaders(input); err != nil {
+			return nil, fmt.Errorf("tool %s: inputSchema: %w", t.Name, err)
+		}
+		if t.Name != t.UpstreamName {
+			if t.Advertised, err = renamed(t.Definition, t.Name); err != nil {
+				return nil, fmt.Errorf("tool %s: %w", t.Name, err)
+			}
+		}
+		p.tools[t.Name] = t
+		p.ordered = append(p.ordered, t)
+	}
+	for id := range r.Servers {
+		if u, ok := c.Upstreams[id]; ok {
+			p.upstreams = append(p.upstreams, &u)
+		}
+	}
+	slices.SortFunc(p.upstreams, func(a, b *sallyport.StageUpstream) int { return strings.Compare(string(a.ID), string(b.ID)) })
+	var err error
+	p.description, err = describe(r)
+	return p, err
+}
+
+// renamed is a tool's definition with another name and every other byte as the
+// upstream sent it.
+func renamed(def []byte, name string) ([]byte, error) {
+	token, ok, err := wire.Field(def, "name")
+	if err != nil || !ok {
+		return nil, fmt.Errorf("its definition has no name")
+	}
+	// token lies within def: its offset is the difference of the capacities.
+	at := cap(def) - cap(token)
+	return wire.Splice(def, wire.Edit{Span: wire.Span{Start: at, End: at + len(token)}, With: wire.AppendString(nil, name)}), nil
+}
+
+// capabilities that the gateway carries; of others it does not speak.
+var carried = []string{"tools", "resources", "prompts", "completions", "logging"}
+
+// describe merges what the pinned servers said of themselves.
+func describe(r *sallyport.Release) (Description, error) {
+	merged := map[string]map[string]any{"tools": {"listChanged": true}}
+	var ids []string
+	for id := range r.Servers {
+		ids = append(ids, string(id))
+	}
+	slices.Sort(ids)
+	var instructions []string
+	for _, id := range ids {
+		s := r.Servers[sallyport.UpstreamID(id)]
+		var caps map[string]map[string]any
+		if len(s.Capabilities) > 0 {
+			if err := json.Unmarshal(s.Capabilities, &caps); err != nil {
+				return Description{}, fmt.Errorf("capabilities of upstream %s: %w", id, err)
+			}
+		}
+		for _, name := range carried {
+			if c, ok := caps[name]; ok {
+				if merged[name] == nil {
+					merged[name] = map[string]any{}
+				}
+				for k, v := range c {
+					merged[name][k] = v
+				}
+			}
+		}
+		if s.Instructions != "" {
+			instructions = append(instructions, s.Instructions)
+		}
+	}
+	raw, err := json.Marshal(merged)
+	return Description{Capabilities: raw, Instructions: strings.Join(instructions, "\n\n")}, err
+}
+
+// offers reports whether a pinned server said it has a capability.
+func (p *Plan) offers(u sallyport.UpstreamID, capability string) bool {
+	s, ok := p.Release.Servers[u]
+	if !ok || len(s.Capabilities) == 0 {
+		return false
+	}
+	_, ok, err := wire.Field(s.Capabilities, capability)
+	return ok && err == nil
+}

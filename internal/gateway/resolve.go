@@ -1,0 +1,154 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"sallyport"
+	"sallyport/internal/wire"
+)
+
+// resolve finds out which release is calling, in which stage and run, and which
+// tool and upstream it asks for. All of it follows from the credential, what
+// people decided, and the advertised name; a stage, release or endpoint that the
+// request names itself is not looked at.
+func (g *Gateway) resolve(ctx context.Context, x *Exchange) error {
+	if err := g.resolveRun(ctx, x); err != nil {
+		return err
+	}
+	if err := g.resolveUpstream(ctx, x); err != nil {
+		return err
+	}
+	if x.Upstream != nil {
+		x.Target.Upstream = x.Upstream.ID
+	}
+	x.flight.target = x.Target
+	g.flights.enter(x.flight)
+	return nil
+}
+
+func (g *Gateway) resolveRun(ctx context.Context, x *Exchange) error {
+	state := g.state.Load()
+	id := x.Identity
+	x.Principal = sallyport.Principal{Agent: id.Agent, Key: id.Key}
+	x.Target.Agent = id.Agent
+	var err error
+	switch id.Kind {
+	case sallyport.KeyRun:
+		if x.Run, err = g.Runs.Open(ctx, id.Run, x.Started); err != nil {
+			return err
+		}
+	case sallyport.KeyAgent:
+		stage, err := state.stageOf(id)
+		if err != nil {
+			return err
+		}
+		x.Target.Stage, x.Target.Release = stage, id.Release
+		if h := state.Halted(&x.Target); h != nil { // before a run is opened for nothing
+			return haltedRefusal(h)
+		}
+		plan, err := g.Plans.Plan(ctx, id.Release, stage, state.Configs[stage])
+		if err != nil {
+			return err
+		}
+		if plan.Config.ExplicitRuns {
+			return sallyport.Refuse(sallyport.NoRun, "an agent key cannot call here: every run has to be opened by a host",
+				"have the host open a run and use its run token")
+		}
+		if x.Run, err = g.Runs.Implicit(ctx, id, id.Release, stage, x.Started); err != nil {
+			return err
+		}
+	default:
+		return sallyport.Refuse(sallyport.NotPermitted, "this credential cannot make calls",
+			"use a run token or an agent key")
+	}
+	x.Stage = x.Run.Stage
+	x.Principal.Release, x.Principal.Person = x.Run.Release, x.Run.Envelope.Person
+	x.Target.Stage, x.Target.Release, x.Target.Run = x.Stage, x.Run.Release, x.Run.ID
+	x.Plan, err = g.Plans.Plan(ctx, x.Run.Release, x.Stage, state.Configs[x.Stage])
+	return err
+}
+
+// stageOf is the highest stage that people have promoted the key's release to,
+// no higher than the key's ceiling.
+func (s *State) stageOf(id *Identity) (sallyport.Stage, error) {
+	for _, stage := range slices.Backward(sallyport.Stages) {
+		if stage <= id.Ceiling && id.Release != "" && s.Pointers[Pointer{id.Agent, stage}] == id.Release {
+			return stage, nil
+		}
+	}
+	return 0, sallyport.Refuse(sallyport.NoRelease,
+		fmt.Sprintf("release %s of agent %s is not the current release of any stage this key may reach", id.Release.Short(), id.Agent),
+		"a person promotes it, or makes a key for the release that is current")
+}
+
+func (g *Gateway) resolveUpstream(ctx context.Context, x *Exchange) error {
+	switch x.Kind {
+	case sallyport.KindTool:
+		t := x.Plan.tools[x.Message.Name]
+		if t == nil || x.Run.Envelope.Tools != nil && !slices.Contains(x.Run.Envelope.Tools, t.Name) {
+			return sallyport.Refuse(sallyport.UnknownTool,
+				fmt.Sprintf("%q is not among the tools of this run", x.Message.Name), "list the tools and use one of them")
+		}
+		x.Tool, x.Upstream, x.Target.Tool = t, t.Stage, t.UpstreamName
+		if x.Upstream == nil {
+			return sallyport.Refuse(sallyport.BindingOff, "this is switched off", "do without it")
+		}
+		return nil
+	case sallyport.KindResource, sallyport.KindPrompt, sallyport.KindCompletion:
+		if x.Upstream != nil { // a list names its upstream itself
+			return nil
+		}
+		return g.route(ctx, x)
+	default:
+		return sallyport.Refuse(sallyport.NotPermitted, "a client cannot make calls of this kind", "")
+	}
+}
+
+// route finds the upstream of a resource or prompt: the one that lists it, or
+// the only one that offers the kind at all.
+func (g *Gateway) route(ctx context.Context, x *Exchange) error {
+	method, capability := wire.MethodResourcesList, "resources"
+	if x.Kind == sallyport.KindPrompt || x.Kind == sallyport.KindCompletion && !isURI(x.Message.Name) {
+		method, capability = wire.MethodPromptsList, "prompts"
+	}
+	var offering []*sallyport.StageUpstream
+	for _, u := range x.Plan.upstreams {
+		if x.Plan.offers(u.ID, capability) {
+			offering = append(offering, u)
+		}
+	}
+	if len(offering) == 1 {
+		x.Upstream = offering[0]
+		return nil
+	}
+	var listing []*sallyport.StageUpstream
+	for _, u := range offering {
+		if g.lists.has(ctx, g, x, u, method, x.Message.Name) {
+			listing = append(listing, u)
+		}
+	}
+	if len(listing) == 1 {
+		x.Upstream = listing[0]
+		return nil
+	}
+	reason := fmt.Sprintf("no upstream lists %q", x.Message.Name)
+	if len(listing) > 1 {
+		reason = fmt.Sprintf("several upstreams list %q", x.Message.Name)
+	}
+	return sallyport.Refuse(sallyport.NotFound, reason, "list what there is and use one of those")
+}
+
+func isURI(s string) bool {
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c == ':':
+			return i > 0
+		case c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || i > 0 && (c >= '0' && c <= '9' || c == '+' || c == '-' || c == '.'):
+		default:
+			return false
+		}
+	}
+	return false
+}

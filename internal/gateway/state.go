@@ -1,0 +1,115 @@
+package gateway
+
+import (
+	"context"
+	"time"
+
+	"sallyport"
+)
+
+// State is what people have decided, as this replica sees it. It is never
+// changed, only replaced.
+type State struct {
+	// Epoch grows with every control change.
+	Epoch int64
+	Halts []sallyport.Halt
+	// Pointers say which release of an agent a stage runs.
+	Pointers map[Pointer]sallyport.ReleaseID
+	// Configs are the current configuration of each stage, by digest.
+	Configs map[sallyport.Stage]sallyport.Digest
+}
+
+// Pointer names a stage pointer.
+type Pointer struct {
+	Agent sallyport.AgentID
+	Stage sallyport.Stage
+}
+
+// Halted returns the first halt that stops the target, or nil.
+func (s *State) Halted(t *sallyport.Target) *sallyport.Halt {
+	for i := range s.Halts {
+		if s.Halts[i].Stops(t) {
+			return &s.Halts[i]
+		}
+	}
+	return nil
+}
+
+// State returns the current state.
+func (g *Gateway) State() *State { return g.state.Load() }
+
+// SetState replaces the state unless a newer one is in place, and stops the
+// calls in flight that the new one halts.
+func (g *Gateway) SetState(s *State) {
+	for {
+		old := g.state.Load()
+		if old.Epoch > s.Epoch {
+			return
+		}
+		if g.state.CompareAndSwap(old, s) {
+			break
+		}
+	}
+	if len(s.Halts) > 0 {
+		g.flights.stop(s)
+	}
+}
+
+// HaltReport says what a halt did on this replica. Times are measured, not
+// promised.
+type HaltReport struct {
+	// Applied: no call that matches is admitted after it.
+	Applied time.Time `json:"applied"`
+	// Confirmed: every call that matches and was admitted before has either been
+	// stopped before its first byte or is listed in InFlight. Zero if that could
+	// not be established in time.
+	Confirmed time.Time `json:"confirmed,omitzero"`
+	// InFlight are calls whose bytes had been, or may have been, sent: they were
+	// cancelled, and what they did is unknown until settled.
+	InFlight []sallyport.CallID `json:"in_flight"`
+	// Stopped counts calls that were admitted but never sent.
+	Stopped int `json:"stopped"`
+}
+
+// Halt stops everything the halt matches, at once and in memory: it needs no
+// store and waits for nobody but the calls it stops. Recording it is the
+// caller's business. ctx bounds the wait for confirmation.
+func (g *Gateway) Halt(ctx context.Context, h sallyport.Halt) HaltReport {
+	var next *State
+	for {
+		old := g.state.Load()
+		next = &State{Epoch: old.Epoch + 1, Pointers: old.Pointers, Configs: old.Configs}
+		next.Halts = append(append(next.Halts, old.Halts...), h)
+		if g.state.CompareAndSwap(old, next) {
+			break
+		}
+	}
+	report := HaltReport{Applied: g.Now()}
+	matched := g.flights.stop(next)
+	confirmed := true
+	for _, f := range matched {
+		// A call that had not begun to write never will: beforeWrite looks at the
+		// state after it has marked itself, we look at the mark after the state.
+		select {
+		case <-f.settled:
+		case <-ctx.Done():
+			confirmed = false
+		}
+		if f.sent() {
+			report.InFlight = append(report.InFlight, f.call)
+		} else {
+			report.Stopped++
+		}
+	}
+	if confirmed {
+		report.Confirmed = g.Now()
+	}
+	return report
+}
+
+// Plans makes the plan of a release in a stage's current configuration.
+type Plans interface {
+	// Plan returns a refusal with code no_release when the release or the stage
+	// has not been applied.
+	Plan(ctx context.Context, release sallyport.ReleaseID, stage sallyport.Stage, config sallyport.Digest) (*Plan, error)
+}

@@ -1,0 +1,38 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+
+	"sallyport"
+	"sallyport/internal/schema"
+	"sallyport/internal/wire"
+)
+
+// validate asks whether the arguments fit the schema that a person pinned.
+func (g *Gateway) validate(_ context.Context, x *Exchange) error {
+	x.Arguments = x.Message.Arguments.Of(x.Message.Raw)
+	if x.Kind != sallyport.KindTool {
+		return nil
+	}
+	if len(x.Arguments) == 0 {
+		x.Arguments = []byte("{}")
+	}
+	if err := x.Tool.Input.Validate(x.Arguments); err != nil {
+		var invalid *schema.Invalid
+		if !errors.As(err, &invalid) {
+			return err
+		}
+		r := sallyport.Refuse(sallyport.InvalidArguments, invalid.Error(), "correct the arguments and call again")
+		r.Detail = map[string]any{"pointer": invalid.Pointer}
+		return r
+	}
+	// MCP 2026-07-28 mirrors some arguments into headers; upstreams route by
+	// them, so they must say what the body says.
+	if x.Era == wire.Stateless && len(x.Tool.ParamHeaders) > 0 {
+		if err := wire.CheckParamHeaders(x.Headers, x.Tool.ParamHeaders, x.Arguments); err != nil {
+			return sallyport.Refuse(sallyport.InvalidArguments, err.Error(), "send the headers that the tool's schema asks for")
+		}
+	}
+	return nil
+}

@@ -1,0 +1,125 @@
+package policy
+
+import (
+	"fmt"
+	"time"
+
+	"sallyport"
+)
+
+// The limits of what Compile accepts. They bound the work that one file or one
+// policy can cause, at compile time and in every decision.
+const (
+	MaxFileBytes   = 256 << 10 // of one source
+	MaxPolicies    = 10_000    // of one set
+	MaxPolicyBytes = 32 << 10  // of one policy, annotations and comments included
+	MaxNesting     = 100       // brackets, ifs and signs inside one another
+)
+
+// Source is one file of Cedar policies.
+type Source struct {
+	Path, Text string
+	// Stage marks a source of a stage's configuration. It may only forbid. It is
+	// shared by the releases of the stage, so a policy of it that can apply to no
+	// tool or upstream of this release is left out and listed by [Set.Inert], where
+	// the same in a release's own bundle is refused.
+	Stage bool
+}
+
+// Tool is one tool that policies can name. A Tool with an empty Name only
+// declares its upstream, for one that serves resources or prompts and no tools.
+type Tool struct {
+	Name        string // "<upstream>/<upstream's tool name>"
+	Upstream    sallyport.UpstreamID
+	InputSchema []byte // JSON Schema of the arguments, as pinned; nil for none
+	Access      sallyport.Access
+	ArgKinds    map[string]sallyport.ArgKind // keyed by the name of a top-level argument
+	DataClass   sallyport.Confidentiality
+}
+
+// Problem is one reason why sources or a test file cannot be used.
+type Problem struct {
+	Path string `json:"path"`
+	// Line and Column count from 1, columns in characters; both are zero where
+	// no place can be given.
+	Line    int    `json:"line,omitempty"`
+	Column  int    `json:"column,omitempty"`
+	Message string `json:"message"`
+	Hint    string `json:"hint,omitempty"`
+	Excerpt string `json:"excerpt,omitempty"` // the line it is about
+}
+
+// Error is "path:line:column: message (hint)".
+func (p Problem) Error() string {
+	s := p.Path
+	if p.Line > 0 {
+		s = fmt.Sprintf("%s:%d:%d", s, p.Line, p.Column)
+	}
+	s += ": " + p.Message
+	if p.Hint != "" {
+		s += " (" + p.Hint + ")"
+	}
+	return s
+}
+
+// Query is one call, as policy sees it. Every field is set by the gateway; a
+// field that names a value no policy may guess at (kind, stage, tier, agent,
+// upstream) must be set, or the call is denied with an error.
+type Query struct {
+	Principal sallyport.Principal
+	Tier      sallyport.Tier
+	Owner     string
+
+	Kind             sallyport.Kind
+	Upstream         sallyport.UpstreamID
+	UpstreamIdentity sallyport.Digest
+	// Tool is the upstream's own name of the tool or, for prompts and for a
+	// completion of one, of the prompt.
+	Tool       string
+	ToolDigest sallyport.Digest
+	URI        string // of a resource, or of the one a completion is for
+
+	// Args is a JSON object, already validated against the tool's schema; nil is
+	// an empty one.
+	Args []byte
+
+	Stage sallyport.Stage
+	Run   RunFacts
+	// Now is read in UTC, wherever the server stands.
+	Now time.Time
+}
+
+// RunFacts is what a policy may know of the run a call belongs to.
+type RunFacts struct {
+	ID       sallyport.RunID
+	Implicit bool
+	Calls    int // completed and admitted before this one
+	Labels   sallyport.Labels
+	Task     string
+	Person   sallyport.PersonID // on whose behalf the run acts, if anybody's
+}
+
+// Facts is what was computed in Go and given to policy. It goes into the record
+// beside the decision and holds no argument values.
+type Facts struct {
+	Stage            sallyport.Stage  `json:"stage"`
+	UpstreamIdentity sallyport.Digest `json:"upstream_identity,omitempty"`
+	ToolDigest       sallyport.Digest `json:"tool_digest,omitempty"`
+	Access           sallyport.Access `json:"access,omitempty"`
+	// Hour is 0 to 23 and Weekday 1 (Monday) to 7, in UTC.
+	Hour     int              `json:"hour"`
+	Weekday  int              `json:"weekday"`
+	Calls    int              `json:"calls"`
+	Implicit bool             `json:"implicit"`
+	Labels   sallyport.Labels `json:"labels"`
+	// Inexact lists the arguments that a policy reads and Cedar cannot hold
+	// exactly, in the order they were met; any is a deny. Arguments that no policy
+	// in scope reads are not looked at.
+	Inexact []Inexact `json:"inexact,omitempty"`
+}
+
+// Inexact is one argument that policy cannot represent, and why.
+type Inexact struct {
+	Path string `json:"path"` // as policies write it: "args.order.total"
+	Why  string `json:"why"`
+}

@@ -1,0 +1,183 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"sallyport"
+	"sallyport/internal/audit"
+	"sallyport/internal/control"
+)
+
+// Commit implements [control.Book].
+func (s *Store) Commit(_ context.Context, r *audit.Record, changes ...control.Change) error {
+	o := &op{changes: changes}
+	if r != nil {
+		made, err := s.seal(r, nil)
+		if err != nil {
+			return err
+		}
+		o.records = append(o.records, made)
+	}
+	return s.do(o)
+}
+
+// change applies changes in a savepoint, so that an op that is refused leaves
+// the others of its batch alone.
+func (w *batchWriter) change(changes []control.Change) (own, all error) {
+	if err := w.exec(`SAVEPOINT op`); err != nil {
+		return nil, err
+	}
+	halts := w.s.halts
+	for _, c := range changes {
+		if own = w.changeOne(c); own != nil {
+			break
+		}
+	}
+	if own == nil {
+		return nil, w.exec(`RELEASE op`)
+	}
+	w.s.halts = halts
+	if err := errors.Join(w.exec(`ROLLBACK TO op`), w.exec(`RELEASE op`)); err != nil {
+		return nil, err
+	}
+	return own, nil
+}
+
+func (w *batchWriter) exec(query string, args ...any) error {
+	_, err := w.s.conn.ExecContext(w.ctx, query, args...)
+	return err
+}
+
+// affect runs a statement that must change exactly one row.
+func (w *batchWriter) affect(refusal *sallyport.Refusal, query string, args ...any) error {
+	res, err := w.s.conn.ExecContext(w.ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	if n, err := res.RowsAffected(); err != nil || n != 1 {
+		return errors.Join(refusal, err)
+	}
+	return nil
+}
+
+// judged marks that calls are judged by what changed: the epoch grows.
+func (w *batchWriter) judged() error {
+	w.control = true
+	return w.exec(`UPDATE control SET epoch = epoch + 1`)
+}
+
+func (w *batchWriter) changeOne(c control.Change) error {
+	switch c := c.(type) {
+	case control.PutVersion:
+		return w.exec(`INSERT INTO versions (kind, digest, body, at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`,
+			string(c.Kind), string(c.Digest), c.Body, micros(w.s.Now()))
+	case control.SetConfig:
+		moved := sallyport.Refuse(sallyport.Conflict, "the configuration of "+c.Stage.String()+" has been changed meanwhile", "look at diff again")
+		if c.Was == "" {
+			err := w.affect(moved, `INSERT INTO stage_configs (stage, digest) VALUES ($1, $2) ON CONFLICT DO NOTHING`, int64(c.Stage), string(c.Digest))
+			return errors.Join(err, w.judged())
+		}
+		err := w.affect(moved, `UPDATE stage_configs SET digest = $1 WHERE stage = $2 AND digest = $3`, string(c.Digest), int64(c.Stage), string(c.Was))
+		return errors.Join(err, w.judged())
+	case control.SetLatest:
+		return w.exec(`INSERT INTO latest (agent, release) VALUES ($1, $2) ON CONFLICT (agent) DO UPDATE SET release = excluded.release`,
+			string(c.Agent), string(c.Release))
+	case control.SetPointer:
+		moved := sallyport.Refuse(sallyport.Conflict, "the "+c.Stage.String()+" pointer of "+string(c.Agent)+" has been moved meanwhile", "look at status again")
+		if c.Was == "" {
+			err := w.affect(moved, `INSERT INTO pointers (agent, stage, release, by_whom, reason, at) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING`,
+				string(c.Agent), int64(c.Stage), string(c.Release), string(c.By), c.Reason, micros(c.At))
+			return errors.Join(err, w.judged())
+		}
+		err := w.affect(moved, `UPDATE pointers SET release = $1, by_whom = $2, reason = $3, at = $4 WHERE agent = $5 AND stage = $6 AND release = $7`,
+			string(c.Release), string(c.By), c.Reason, micros(c.At), string(c.Agent), int64(c.Stage), string(c.Was))
+		return errors.Join(err, w.judged())
+	case control.AddHalt:
+		h := c.Halt
+		w.s.halts = append(w.s.halts[:len(w.s.halts):len(w.s.halts)], h) // intents of this batch see it
+		err := w.exec(`INSERT INTO halts (scope, subject, reason, by_whom, at) VALUES ($1, $2, $3, $4, $5)
+			ON CONFLICT (scope, subject) DO UPDATE SET reason = excluded.reason, by_whom = excluded.by_whom, at = excluded.at`,
+			int64(h.Scope), h.Subject, h.Reason, h.By, micros(h.At))
+		return errors.Join(err, w.judged())
+	case control.DropHalt:
+		none := sallyport.Refuse(sallyport.NotFound, "nothing is halted by "+strings.TrimSpace(c.Scope.String()+" "+c.Subject), "status lists the halts")
+		err := w.affect(none, `DELETE FROM halts WHERE scope = $1 AND subject = $2`, int64(c.Scope), c.Subject)
+		return errors.Join(err, w.judged())
+	case control.PutPerson:
+		return w.exec(`INSERT INTO persons (id, roles) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET roles = excluded.roles`,
+			string(c.Person.ID), roleText(c.Person.Roles))
+	case control.PutLink:
+		return w.exec(`INSERT INTO links (hash, person, expires, used) VALUES ($1, $2, $3, 0)`, c.Link.Hash[:], string(c.Link.Person), micros(c.Link.Expires))
+	case control.UseLink:
+		gone := sallyport.Refuse(sallyport.Unauthenticated, "the sign-in link has been used or has expired", "ask for a new one: sallyport login --link on the server's machine")
+		return w.affect(gone, `UPDATE links SET used = $1 WHERE hash = $2 AND used = 0 AND expires > $1`, micros(c.At), c.Hash[:])
+	case control.PutKey:
+		k := c.Key
+		return w.exec(`INSERT INTO keys (id, kind, hash, agent, release, run, person, ceiling, note, made, expires, revoked)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
+			string(k.ID), int64(k.Kind), k.Hash[:], string(k.Agent), string(k.Release), string(k.Run), string(k.Person),
+			int64(k.Ceiling), k.Note, micros(k.Made), micros(k.Expires), micros(k.Revoked))
+	case control.RevokeKey:
+		none := sallyport.Refuse(sallyport.NotFound, "there is no key "+string(c.ID)+" that could be revoked", "keys list shows them")
+		err := w.affect(none, `UPDATE keys SET revoked = $1 WHERE id = $2 AND revoked = 0`, micros(c.At), string(c.ID))
+		return errors.Join(err, w.judged())
+	case control.PutRun:
+		return w.putRun(c.Run)
+	case control.EndRun:
+		return w.endRun(c)
+	case control.Settle:
+		none := sallyport.Refuse(sallyport.NotFound, "no unknown outcome of "+string(c.Call)+" is waiting to be settled", "status lists the unknown outcomes")
+		return w.affect(none, `DELETE FROM intents WHERE call = $1 AND boot = ''`, string(c.Call))
+	default:
+		return fmt.Errorf("a change of type %T is not known", c)
+	}
+}
+
+func (w *batchWriter) putRun(r sallyport.Run) error {
+	key, wrapped, err := w.s.newDataKey(r.ID)
+	if err != nil {
+		return err
+	}
+	envelope, err := json.Marshal(r.Envelope)
+	if err != nil {
+		return err
+	}
+	if err := w.exec(`INSERT INTO data_keys (run, wrapped) VALUES ($1, $2)`, string(r.ID), wrapped); err != nil {
+		return err
+	}
+	return w.exec(`INSERT INTO runs (id, agent, release, stage, state, implicit, opened_by, envelope, opened, last_call, closed, integrity, confidentiality, calls, close)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0, $11, $12, $13, '')`,
+		string(r.ID), string(r.Agent), string(r.Release), int64(r.Stage), int64(r.State), r.Implicit, string(r.OpenedBy),
+		sealBytes(key, envelope, []byte(r.ID)), micros(r.Opened), micros(r.LastCall),
+		int64(r.Labels.Integrity), int64(r.Labels.Confidentiality), r.Calls)
+}
+
+func (w *batchWriter) endRun(c control.EndRun) error {
+	state, text := sallyport.RunExpired, ""
+	if c.Close != nil {
+		state = sallyport.RunClosed
+		raw, err := json.Marshal(c.Close)
+		if err != nil {
+			return err
+		}
+		text = string(raw)
+	}
+	gone := sallyport.Refuse(sallyport.NoRun, "run "+string(c.ID)+" is not open", "")
+	if err := w.affect(gone, `UPDATE runs SET state = $1, closed = $2, close = $3 WHERE id = $4 AND state = $5`,
+		int64(state), micros(c.At), text, string(c.ID), int64(sallyport.RunOpen)); err != nil {
+		return err
+	}
+	return w.exec(`DELETE FROM keys WHERE run = $1`, string(c.ID))
+}
+
+func roleText(roles []sallyport.Role) string {
+	names := make([]string, len(roles))
+	for i, r := range roles {
+		names[i] = r.String()
+	}
+	return strings.Join(names, " ")
+}

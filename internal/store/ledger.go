@@ -1,0 +1,178 @@
+package store
+
+import (
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+
+	"sallyport"
+	"sallyport/internal/audit"
+	"sallyport/internal/gateway"
+)
+
+// Intend implements [gateway.Ledger].
+func (s *Store) Intend(_ context.Context, e *gateway.Entry) error {
+	o, err := s.entry(e)
+	if err != nil {
+		return err
+	}
+	o.fence, o.open = &e.Target, true
+	err = s.do(o)
+	var halted *HaltedError
+	if errors.As(err, &halted) {
+		return sallyport.Refuse(sallyport.Halted, "an operator has stopped this: "+halted.Halt.Reason, "stop the task and tell the person you work for")
+	}
+	return err
+}
+
+// Conclude implements [gateway.Ledger].
+func (s *Store) Conclude(_ context.Context, e *gateway.Entry) error {
+	o, err := s.entry(e)
+	if err != nil {
+		return err
+	}
+	o.close, o.unknown = e.Closes, e.Record.Outcome == sallyport.OutcomeUnsettled
+	return s.do(o)
+}
+
+func (s *Store) entry(e *gateway.Entry) (*op, error) {
+	made, err := s.seal(e.Record, &e.Payload)
+	if err != nil {
+		return nil, err
+	}
+	o := &op{records: []sealed{made}, call: e.Record.Call}
+	if e.Record.Run != "" {
+		o.delta = &delta{run: e.Record.Run, calls: e.Calls, labels: e.Labels, at: e.Record.Time}
+	}
+	return o, nil
+}
+
+// seal makes a record ready for the log. Names of persons become pseudonyms;
+// the payload is encrypted under the run's data key, bound to the record's id.
+func (s *Store) seal(r *audit.Record, p *gateway.Payload) (sealed, error) {
+	out := sealed{run: r.Run}
+	if r.Principal != nil && r.Principal.Person != "" {
+		r.Principal.Person = s.Pseudonym(sallyport.PersonID(r.Principal.Person))
+	}
+	if r.By != "" {
+		r.By = s.Pseudonym(sallyport.PersonID(r.By))
+	}
+	var err error
+	if out.body, err = r.AppendJSON(make([]byte, 0, 1024)); err != nil {
+		return out, fmt.Errorf("record %s: %w", r.ID, err)
+	}
+	out.leaf = audit.LeafHash(out.body)
+	if p == nil || r.Run == "" || len(p.Arguments)+len(p.Result) == 0 {
+		return out, nil
+	}
+	key, err := s.dataKey(r.Run)
+	if err != nil {
+		return out, fmt.Errorf("data key of %s: %w", r.Run, err)
+	}
+	plain := make([]byte, 0, len(p.Salt)+binary.MaxVarintLen64+len(p.Arguments)+len(p.Result))
+	plain = append(plain, p.Salt...)
+	plain = binary.AppendUvarint(plain, uint64(len(p.Arguments)))
+	plain = append(append(plain, p.Arguments...), p.Result...)
+	out.payload = sealBytes(key, plain, []byte(r.ID))
+	return out, nil
+}
+
+// Pseudonym is what records call a person: keyed, so that a name cannot be
+// guessed from it, and the same in all records.
+func (s *Store) Pseudonym(p sallyport.PersonID) string {
+	mac := hmac.New(sha256.New, s.PseudonymKey)
+	mac.Write([]byte(p))
+	return "person_" + hex.EncodeToString(mac.Sum(nil)[:10])
+}
+
+// newDataKey makes the random key of a run, and its wrapping.
+func (s *Store) newDataKey(run sallyport.RunID) (cipher.AEAD, []byte, error) {
+	raw := make([]byte, 32)
+	rand.Read(raw)
+	key, err := newAEAD(raw)
+	if err != nil {
+		return nil, nil, err
+	}
+	s.dataKeys.Store(run, key)
+	return key, sealBytes(s.kek, raw, []byte(run)), nil
+}
+
+// dataKey is the key of a run, read once and kept while the run is in memory.
+func (s *Store) dataKey(run sallyport.RunID) (cipher.AEAD, error) {
+	if key, ok := s.dataKeys.Load(run); ok {
+		return key.(cipher.AEAD), nil
+	}
+	var wrapped []byte
+	err := s.readers.QueryRow(`SELECT wrapped FROM data_keys WHERE run = $1`, string(run)).Scan(&wrapped)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, sallyport.Refuse(sallyport.NotFound, "the data key of "+string(run)+" is gone: its payloads are erased", "")
+	}
+	if err != nil {
+		return nil, err
+	}
+	raw, err := openBytes(s.kek, wrapped, []byte(run))
+	if err != nil {
+		return nil, err
+	}
+	key, err := newAEAD(raw)
+	if err != nil {
+		return nil, err
+	}
+	s.dataKeys.Store(run, key)
+	return key, nil
+}
+
+// openPayload is the inverse of what seal does to a payload.
+func (s *Store) openPayload(run sallyport.RunID, record string, blob []byte) (*gateway.Payload, error) {
+	key, err := s.dataKey(run)
+	if err != nil {
+		return nil, err
+	}
+	plain, err := openBytes(key, blob, []byte(record))
+	if err != nil {
+		return nil, err
+	}
+	if len(plain) < 33 {
+		return nil, errors.New("a payload is too short")
+	}
+	n, used := binary.Uvarint(plain[32:])
+	rest := plain[32+max(used, 0):]
+	if used <= 0 || n > uint64(len(rest)) {
+		return nil, errors.New("a payload's lengths do not fit")
+	}
+	return &gateway.Payload{Salt: plain[:32], Arguments: rest[:n], Result: rest[n:]}, nil
+}
+
+func newAEAD(key []byte) (cipher.AEAD, error) {
+	if len(key) != 32 {
+		return nil, fmt.Errorf("want 32 bytes, got %d", len(key))
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	// The nonce is random and stands before the ciphertext.
+	return cipher.NewGCMWithRandomNonce(block)
+}
+
+func sealBytes(key cipher.AEAD, plain, bound []byte) []byte {
+	return key.Seal(nil, nil, plain, bound)
+}
+
+func openBytes(key cipher.AEAD, blob, bound []byte) ([]byte, error) {
+	return key.Open(nil, nil, blob, bound)
+}
+
+func randomName() string {
+	var b [8]byte
+	rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}

@@ -1,0 +1,441 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/mod/sumdb/tlog"
+
+	"sallyport"
+	"sallyport/internal/audit"
+	"sallyport/internal/control"
+	"sallyport/internal/gateway"
+)
+
+// Records implements [audit.Source]: the bodies of the records from..to-1.
+func (s *Store) Records(ctx context.Context, from, to int64, fn func(seq int64, body []byte) error) error {
+	rows, err := s.readers.QueryContext(ctx, `SELECT seq, body FROM records WHERE seq >= $1 AND seq < $2 ORDER BY seq`, from, to)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	var body sql.RawBytes
+	for rows.Next() {
+		var seq int64
+		if err := rows.Scan(&seq, &body); err != nil {
+			return err
+		}
+		if err := fn(seq, bytes.Clone(body)); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// ReadHashes implements [audit.Source] and [tlog.HashReader].
+func (s *Store) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
+	return hashReader{context.Background(), s.readers}.ReadHashes(indexes)
+}
+
+// Checkpoints implements [audit.Source]: signed notes by ascending size.
+func (s *Store) Checkpoints(ctx context.Context, fn func(signed []byte) error) error {
+	rows, err := s.readers.QueryContext(ctx, `SELECT note FROM checkpoints ORDER BY size`)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var signed []byte
+		if err := rows.Scan(&signed); err != nil {
+			return err
+		}
+		if err := fn(signed); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// LastCheckpoint returns the newest signed note, or a refusal with code
+// not_found before there is one.
+func (s *Store) LastCheckpoint(ctx context.Context) ([]byte, error) {
+	var signed []byte
+	err := s.readers.QueryRowContext(ctx, `SELECT note FROM checkpoints ORDER BY size DESC LIMIT 1`).Scan(&signed)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, sallyport.Refuse(sallyport.NotFound, "there is no checkpoint yet", "one is signed within a second of the first record")
+	}
+	return signed, err
+}
+
+// Line is a record with its place.
+type Line struct {
+	Sequence int64
+	Body     []byte
+	Payload  *gateway.Payload // nil if it has none, was erased, or was not asked for
+}
+
+// Trace returns the records of a run, or of one call of it, in order. With
+// payloads it opens what the records commit to.
+func (s *Store) Trace(ctx context.Context, run sallyport.RunID, call sallyport.CallID, payloads bool) ([]Line, error) {
+	rows, err := s.readers.QueryContext(ctx, `SELECT seq, body, payload FROM records WHERE run = $1 AND run <> '' ORDER BY seq`, string(run))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []Line
+	for rows.Next() {
+		var l Line
+		var payload []byte
+		if err := rows.Scan(&l.Sequence, &l.Body, &payload); err != nil {
+			return nil, err
+		}
+		r, err := audit.ParseRecord(l.Body)
+		if err != nil {
+			return nil, fmt.Errorf("record %d: %w", l.Sequence, err)
+		}
+		if call != "" && r.Call != call {
+			continue
+		}
+		if payloads && payload != nil {
+			l.Payload, err = s.openPayload(r.Run, r.ID, payload)
+			var gone *sallyport.Refusal
+			if err != nil && !errors.As(err, &gone) {
+				return nil, fmt.Errorf("record %d: %w", l.Sequence, err)
+			}
+		}
+		out = append(out, l)
+	}
+	return out, rows.Err()
+}
+
+// Recent returns records below a sequence (-1 for the newest), newest first.
+func (s *Store) Recent(ctx context.Context, below int64, limit int) ([]Line, error) {
+	if below < 0 {
+		below = s.Size()
+	}
+	rows, err := s.readers.QueryContext(ctx, `SELECT seq, body FROM records WHERE seq < $1 ORDER BY seq DESC LIMIT $2`, below, limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []Line
+	for rows.Next() {
+		var l Line
+		if err := rows.Scan(&l.Sequence, &l.Body); err != nil {
+			return nil, err
+		}
+		out = append(out, l)
+	}
+	return out, rows.Err()
+}
+
+// FindCall returns the run of a call, looking through the newest records first,
+// or a refusal with code not_found.
+func (s *Store) FindCall(ctx context.Context, call sallyport.CallID) (sallyport.RunID, error) {
+	needle := `%"call":"` + string(call) + `"%`
+	if strings.ContainsAny(string(call), `%_"\`) && !strings.HasPrefix(string(call), "call_") {
+		return "", sallyport.Refuse(sallyport.BadRequest, "not a call id: "+string(call), "")
+	}
+	var run string
+	err := s.readers.QueryRowContext(ctx, `SELECT run FROM records WHERE run <> '' AND CAST(body AS text) LIKE $1 ORDER BY seq DESC LIMIT 1`, needle).Scan(&run)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", sallyport.Refuse(sallyport.NotFound, "no record of call "+string(call), "")
+	}
+	return sallyport.RunID(run), err
+}
+
+// Unknowns lists the calls whose intent has no final outcome, oldest first:
+// those of earlier starts of the program and those that ended as unknown.
+func (s *Store) Unknowns(ctx context.Context) ([]control.Unknown, error) {
+	rows, err := s.readers.QueryContext(ctx, `SELECT i.call, i.seq, r.body FROM intents i JOIN records r ON r.seq = i.seq WHERE i.boot <> $1 ORDER BY i.seq`, s.boot)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []control.Unknown
+	for rows.Next() {
+		var u control.Unknown
+		var body []byte
+		if err := rows.Scan(&u.Call, &u.Sequence, &body); err != nil {
+			return nil, err
+		}
+		r, err := audit.ParseRecord(body)
+		if err != nil {
+			return nil, fmt.Errorf("record %d: %w", u.Sequence, err)
+		}
+		u.Run, u.At, u.Stage, u.Upstream, u.Tool = r.Run, fromMicros(r.Time), r.Stage, r.Upstream, r.Tool
+		if r.Principal != nil {
+			u.Agent = r.Principal.Agent
+		}
+		out = append(out, u)
+	}
+	return out, rows.Err()
+}
+
+// MarkUnknown records, once, that the open intents of earlier starts have no
+// outcome: a crash lies between. It returns them.
+func (s *Store) MarkUnknown(ctx context.Context) ([]control.Unknown, error) {
+	rows, err := s.readers.QueryContext(ctx, `SELECT call FROM intents WHERE boot <> $1 AND boot <> ''`, s.boot)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var calls []sallyport.CallID
+	for rows.Next() {
+		var call sallyport.CallID
+		if err := rows.Scan(&call); err != nil {
+			return nil, err
+		}
+		calls = append(calls, call)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	unknowns, err := s.Unknowns(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var marked []control.Unknown
+	for _, u := range unknowns {
+		if !slices.Contains(calls, u.Call) {
+			continue
+		}
+		now := s.Now()
+		r := &audit.Record{
+			ID: "rec_unknown_" + string(u.Call), Time: now.UnixMicro(), Kind: audit.Unknown, Run: u.Run, Call: u.Call,
+			Stage: u.Stage, Upstream: u.Upstream, Tool: u.Tool, Outcome: sallyport.OutcomeUnsettled,
+			Principal: &audit.Principal{Agent: u.Agent},
+		}
+		made, err := s.seal(r, nil)
+		if err != nil {
+			return marked, err
+		}
+		if err := s.do(&op{records: []sealed{made}, call: u.Call, close: true, unknown: true}); err != nil {
+			return marked, err
+		}
+		marked = append(marked, u)
+	}
+	return marked, nil
+}
+
+// Decided returns all that people have decided.
+func (s *Store) Decided(ctx context.Context) (*control.Decided, error) {
+	// One read transaction, so that all of it is of one epoch.
+	tx, err := s.readers.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return nil, err
+	}
+	defer tx.Rollback()
+	d := &control.Decided{Configs: map[sallyport.Stage]sallyport.Digest{}, Latest: map[sallyport.AgentID]sallyport.ReleaseID{}}
+	if err := tx.QueryRowContext(ctx, `SELECT epoch FROM control`).Scan(&d.Epoch); err != nil {
+		return nil, err
+	}
+	if d.Halts, err = readHalts(ctx, tx); err != nil {
+		return nil, err
+	}
+	err = each(ctx, tx, `SELECT agent, stage, release, by_whom, reason, at FROM pointers ORDER BY agent, stage`, func(scan func(...any) error) error {
+		var p control.Pointer
+		var at int64
+		err := scan(&p.Agent, &p.Stage, &p.Release, &p.By, &p.Reason, &at)
+		p.At = fromMicros(at)
+		d.Pointers = append(d.Pointers, p)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = each(ctx, tx, `SELECT stage, digest FROM stage_configs`, func(scan func(...any) error) error {
+		var stage sallyport.Stage
+		var digest sallyport.Digest
+		err := scan(&stage, &digest)
+		d.Configs[stage] = digest
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = each(ctx, tx, `SELECT agent, release FROM latest`, func(scan func(...any) error) error {
+		var agent sallyport.AgentID
+		var release sallyport.ReleaseID
+		err := scan(&agent, &release)
+		d.Latest[agent] = release
+		return err
+	})
+	return d, err
+}
+
+func readHalts(ctx context.Context, q querier) ([]sallyport.Halt, error) {
+	var out []sallyport.Halt
+	err := each(ctx, q, `SELECT scope, subject, reason, by_whom, at FROM halts ORDER BY at, scope, subject`, func(scan func(...any) error) error {
+		var h sallyport.Halt
+		var at int64
+		err := scan(&h.Scope, &h.Subject, &h.Reason, &h.By, &at)
+		h.At = fromMicros(at)
+		out = append(out, h)
+		return err
+	})
+	return out, err
+}
+
+func each(ctx context.Context, q querier, query string, fn func(scan func(...any) error) error, args ...any) error {
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := fn(rows.Scan); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+type versionKey struct {
+	kind   control.VersionKind
+	digest sallyport.Digest
+}
+
+// Release returns a registered release, or a refusal with code no_release.
+func (s *Store) Release(ctx context.Context, id sallyport.ReleaseID) (*sallyport.Release, error) {
+	return version[sallyport.Release](ctx, s, control.ReleaseVersion, id)
+}
+
+// StageConfig returns a registered stage configuration, or a refusal with code
+// no_release.
+func (s *Store) StageConfig(ctx context.Context, id sallyport.Digest) (*sallyport.StageConfig, error) {
+	return version[sallyport.StageConfig](ctx, s, control.StageVersion, id)
+}
+
+func version[T any](ctx context.Context, s *Store, kind control.VersionKind, digest sallyport.Digest) (*T, error) {
+	if v, ok := s.versions.Load(versionKey{kind, digest}); ok {
+		return v.(*T), nil
+	}
+	var body []byte
+	err := s.readers.QueryRowContext(ctx, `SELECT body FROM versions WHERE kind = $1 AND digest = $2`, string(kind), string(digest)).Scan(&body)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, sallyport.Refuse(sallyport.NoRelease, fmt.Sprintf("no %s %s has been applied", kind, digest.Short()), "sallyport apply registers what the project directory says")
+	}
+	if err != nil {
+		return nil, err
+	}
+	v := new(T)
+	if err := json.Unmarshal(body, v); err != nil {
+		return nil, fmt.Errorf("%s %s: %w", kind, digest.Short(), err)
+	}
+	s.versions.Store(versionKey{kind, digest}, v)
+	return v, nil
+}
+
+// Releases lists the digests of registered releases of all agents, newest
+// first, with their agents.
+func (s *Store) Releases(ctx context.Context) ([]*sallyport.Release, error) {
+	var ids []sallyport.ReleaseID
+	err := each(ctx, s.readers, `SELECT digest FROM versions WHERE kind = 'release' ORDER BY at DESC, digest`, func(scan func(...any) error) error {
+		var id sallyport.ReleaseID
+		err := scan(&id)
+		ids = append(ids, id)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := make([]*sallyport.Release, len(ids))
+	for i, id := range ids {
+		if out[i], err = s.Release(ctx, id); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+const keyColumns = `SELECT id, kind, hash, agent, release, run, person, ceiling, note, made, expires, revoked FROM keys `
+
+// Key returns the key with a hash, or a refusal with code unauthenticated.
+func (s *Store) Key(ctx context.Context, hash [32]byte) (*control.Key, error) {
+	keys, err := s.queryKeys(ctx, keyColumns+`WHERE hash = $1`, hash[:])
+	if err != nil {
+		return nil, err
+	}
+	if len(keys) == 0 {
+		return nil, sallyport.Refuse(sallyport.Unauthenticated, "the credential is not known", "")
+	}
+	return &keys[0], nil
+}
+
+// Keys lists the keys that are not run tokens, newest first.
+func (s *Store) Keys(ctx context.Context) ([]control.Key, error) {
+	return s.queryKeys(ctx, keyColumns+`WHERE run = '' ORDER BY made DESC, id`)
+}
+
+func (s *Store) queryKeys(ctx context.Context, query string, args ...any) ([]control.Key, error) {
+	var out []control.Key
+	err := each(ctx, s.readers, query, func(scan func(...any) error) error {
+		var k control.Key
+		var hash []byte
+		var made, expires, revoked int64
+		err := scan(&k.ID, &k.Kind, &hash, &k.Agent, &k.Release, &k.Run, &k.Person, &k.Ceiling, &k.Note, &made, &expires, &revoked)
+		copy(k.Hash[:], hash)
+		k.Made, k.Expires, k.Revoked = fromMicros(made), fromMicros(expires), fromMicros(revoked)
+		out = append(out, k)
+		return err
+	}, args...)
+	return out, err
+}
+
+// Person returns a person, or a refusal with code not_found.
+func (s *Store) Person(ctx context.Context, id sallyport.PersonID) (*sallyport.Person, error) {
+	people, err := s.queryPersons(ctx, `WHERE id = $1`, string(id))
+	if err != nil {
+		return nil, err
+	}
+	if len(people) == 0 {
+		return nil, sallyport.Refuse(sallyport.NotFound, "there is no person "+string(id), "keys person adds one")
+	}
+	return &people[0], nil
+}
+
+// Persons lists all persons by name.
+func (s *Store) Persons(ctx context.Context) ([]sallyport.Person, error) {
+	return s.queryPersons(ctx, `ORDER BY id`)
+}
+
+func (s *Store) queryPersons(ctx context.Context, where string, args ...any) ([]sallyport.Person, error) {
+	var out []sallyport.Person
+	err := each(ctx, s.readers, `SELECT id, roles FROM persons `+where, func(scan func(...any) error) error {
+		var p sallyport.Person
+		var roles string
+		if err := scan(&p.ID, &roles); err != nil {
+			return err
+		}
+		for _, name := range strings.Fields(roles) {
+			var r sallyport.Role
+			if err := r.UnmarshalText([]byte(name)); err != nil {
+				return fmt.Errorf("person %s: %w", p.ID, err)
+			}
+			p.Roles = append(p.Roles, r)
+		}
+		out = append(out, p)
+		return nil
+	}, args...)
+	return out, err
+}
+
+// Link returns a sign-in link, used or not, or a refusal with code
+// unauthenticated.
+func (s *Store) Link(ctx context.Context, hash [32]byte) (*control.Link, error) {
+	l := &control.Link{Hash: hash}
+	var expires int64
+	err := s.readers.QueryRowContext(ctx, `SELECT person, expires FROM links WHERE hash = $1`, hash[:]).Scan(&l.Person, &expires)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, sallyport.Refuse(sallyport.Unauthenticated, "the sign-in link is not known", "ask for a new one")
+	}
+	l.Expires = fromMicros(expires)
+	return l, err
+}

@@ -1,0 +1,390 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/mod/sumdb/tlog"
+
+	"sallyport"
+	"sallyport/internal/audit"
+	"sallyport/internal/control"
+)
+
+// maxBatch bounds one transaction, so that the first who waits does not wait
+// for everybody.
+const maxBatch = 512
+
+// op is what one caller wants written. Its records and changes commit together
+// or not at all.
+type op struct {
+	records []sealed
+	changes []control.Change
+	fence   *sallyport.Target // refuse if a halt stops it
+	delta   *delta
+	open    bool // the record is an intent: list its call as open
+	close   bool // the record settles the intent of its call
+	unknown bool // ... as unknown: it stays listed
+	call    sallyport.CallID
+	sign    []byte // a signed checkpoint to keep
+	signed  int64  // its size
+	boot    string // mark open intents of other starts as unknown
+	result  chan error
+}
+
+// sealed is a record made ready for the log: what can be done before its place
+// is known has been done by the caller's goroutine.
+type sealed struct {
+	run     sallyport.RunID
+	body    []byte
+	leaf    audit.Leaf
+	payload []byte
+}
+
+// delta is what a call adds to its run.
+type delta struct {
+	run    sallyport.RunID
+	calls  int
+	labels sallyport.Labels // zero adds nothing
+	at     int64
+}
+
+var errClosed = errors.New("the store is closed")
+
+// do hands an op to the writing goroutine and waits for its commit. It does not
+// give up when ctx ends: what was handed over will be written.
+func (s *Store) do(o *op) error {
+	o.result = make(chan error, 1)
+	if s.closed.Load() {
+		return errClosed
+	}
+	select {
+	case s.ops <- o:
+	case <-s.done:
+		return errClosed
+	}
+	select {
+	case err := <-o.result:
+		return err
+	case <-s.done:
+		select {
+		case err := <-o.result:
+			return err
+		default:
+			return errClosed
+		}
+	}
+}
+
+// write is the writing goroutine. It takes whatever is waiting, commits it in
+// one transaction and answers everybody; no timer makes anybody wait. Once a
+// second, if there is anything new, it signs a checkpoint.
+func (s *Store) write() {
+	defer close(s.done)
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	var checkpointed int64 = -1
+	var batch []*op
+	for {
+		batch = batch[:0]
+		select {
+		case o := <-s.ops:
+			batch = append(batch, o)
+		case <-tick.C:
+			checkpointed = s.checkpoint(checkpointed)
+			continue
+		case <-s.quit:
+			for {
+				select {
+				case o := <-s.ops:
+					batch = append(batch, o)
+					continue
+				default:
+				}
+				break
+			}
+			s.commit(batch)
+			s.checkpoint(checkpointed)
+			return
+		}
+	drain:
+		for len(batch) < maxBatch {
+			select {
+			case o := <-s.ops:
+				batch = append(batch, o)
+			default:
+				break drain
+			}
+		}
+		s.commit(batch)
+	}
+}
+
+// commit writes a batch and answers its callers.
+func (s *Store) commit(batch []*op) {
+	if len(batch) == 0 {
+		return
+	}
+	ctx := context.Background()
+	results := make([]error, len(batch))
+	err := s.transact(ctx, batch, results)
+	if err != nil {
+		// It may have happened all the same: what we know in memory is void.
+		if again := s.reload(ctx); again != nil {
+			err = errors.Join(err, fmt.Errorf("and the store cannot be read: %w", again))
+		}
+	}
+	for i, o := range batch {
+		if err != nil {
+			results[i] = fmt.Errorf("store: %w", err)
+		}
+		o.result <- results[i]
+	}
+}
+
+// transact writes the batch in one transaction. An op that is refused by itself
+// (a fence, a conflict) gets its own result; anything else fails all.
+func (s *Store) transact(ctx context.Context, batch []*op, results []error) (err error) {
+	if err := s.fault("begin"); err != nil {
+		return err
+	}
+	if _, err := s.stmts.begin.ExecContext(ctx); err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			_, _ = s.conn.ExecContext(ctx, `ROLLBACK`) // nothing to roll back if the commit went through
+		}
+	}()
+	w := &batchWriter{s: s, ctx: ctx, first: audit.FirstIndex(s.tree.Size())}
+	for i, o := range batch {
+		results[i], err = w.apply(o)
+		if err != nil {
+			return err
+		}
+	}
+	if err := w.flush(); err != nil {
+		return err
+	}
+	if err := s.fault("commit"); err != nil {
+		return err
+	}
+	if _, err := s.stmts.commit.ExecContext(ctx); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	if err := s.fault("committed"); err != nil {
+		return err
+	}
+	s.size.Store(s.tree.Size())
+	if w.control {
+		return s.reloadControl(ctx, s.conn)
+	}
+	return nil
+}
+
+// batchWriter is one transaction being written.
+type batchWriter struct {
+	s       *Store
+	ctx     context.Context
+	first   int64       // stored-hash index of hashes[0]
+	hashes  []tlog.Hash // of the records of this batch
+	deltas  map[sallyport.RunID]*delta
+	control bool // something changed that calls are judged by
+}
+
+// apply writes one op. The first error is the op's own and leaves the
+// transaction as it was before it; the second is everybody's.
+func (w *batchWriter) apply(o *op) (own, all error) {
+	s := w.s
+	if o.fence != nil {
+		for i := range s.halts {
+			if s.halts[i].Stops(o.fence) {
+				return &HaltedError{s.halts[i]}, nil
+			}
+		}
+	}
+	if len(o.changes) > 0 {
+		own, all = w.change(o.changes)
+		if own != nil || all != nil {
+			return own, all
+		}
+	}
+	for i := range o.records {
+		r := &o.records[i]
+		seq := s.tree.Size()
+		if _, err := s.stmts.record.ExecContext(w.ctx, seq, string(r.run), r.body, r.payload); err != nil {
+			return nil, fmt.Errorf("record %d: %w", seq, err)
+		}
+		w.hashes = s.tree.Append(w.hashes, r.leaf)
+		switch {
+		case o.open:
+			if _, err := s.stmts.open.ExecContext(w.ctx, string(o.call), seq, s.boot); err != nil {
+				return nil, fmt.Errorf("intent: %w", err)
+			}
+		case o.close && o.unknown:
+			if _, err := s.stmts.unknown.ExecContext(w.ctx, string(o.call)); err != nil {
+				return nil, fmt.Errorf("intent: %w", err)
+			}
+		case o.close:
+			if _, err := s.stmts.settle.ExecContext(w.ctx, string(o.call)); err != nil {
+				return nil, fmt.Errorf("intent: %w", err)
+			}
+		}
+	}
+	if d := o.delta; d != nil {
+		w.add(d)
+	}
+	if o.sign != nil {
+		if _, err := s.conn.ExecContext(w.ctx, `INSERT INTO checkpoints (size, note) VALUES ($1, $2) ON CONFLICT (size) DO NOTHING`, o.signed, o.sign); err != nil {
+			return nil, fmt.Errorf("checkpoint: %w", err)
+		}
+	}
+	return nil, nil
+}
+
+// add joins what a call adds to its run: the row is written once a batch.
+func (w *batchWriter) add(d *delta) {
+	if w.deltas == nil {
+		w.deltas = map[sallyport.RunID]*delta{}
+	}
+	have := w.deltas[d.run]
+	if have == nil {
+		sum := *d
+		w.deltas[d.run] = &sum
+		return
+	}
+	have.calls += d.calls
+	have.at = max(have.at, d.at)
+	switch {
+	case have.labels == (sallyport.Labels{}):
+		have.labels = d.labels
+	case d.labels != (sallyport.Labels{}):
+		have.labels = have.labels.Join(d.labels)
+	}
+}
+
+func (w *batchWriter) flush() error {
+	for id, d := range w.deltas {
+		// Labels only ever join: the lower integrity, the higher confidentiality.
+		integrity, confidentiality := int64(255), int64(0)
+		if d.labels != (sallyport.Labels{}) {
+			integrity, confidentiality = int64(d.labels.Integrity), int64(d.labels.Confidentiality)
+		}
+		if _, err := w.s.stmts.run.ExecContext(w.ctx, d.calls, d.at, integrity, confidentiality, string(id)); err != nil {
+			return fmt.Errorf("run %s: %w", id, err)
+		}
+	}
+	if len(w.hashes) == 0 {
+		return nil
+	}
+	blob := make([]byte, 0, len(w.hashes)*tlog.HashSize)
+	for i := range w.hashes {
+		blob = append(blob, w.hashes[i][:]...)
+	}
+	if _, err := w.s.stmts.hashes.ExecContext(w.ctx, w.first, blob); err != nil {
+		return fmt.Errorf("hashes: %w", err)
+	}
+	return nil
+}
+
+// HaltedError is what the fence of an intent returns.
+type HaltedError struct{ Halt sallyport.Halt }
+
+func (e *HaltedError) Error() string { return "halted: " + e.Halt.Reason }
+
+func (s *Store) fault(point string) error {
+	if s.faults == nil {
+		return nil
+	}
+	return s.faults(point)
+}
+
+// statements are prepared on the one connection that writes.
+type statements struct {
+	begin, commit, record, hashes, open, settle, unknown, run *sql.Stmt
+}
+
+func (p *statements) prepare(ctx context.Context, c *sql.Conn) error {
+	for _, one := range []struct {
+		stmt **sql.Stmt
+		text string
+	}{
+		{&p.begin, `BEGIN IMMEDIATE`},
+		{&p.commit, `COMMIT`},
+		{&p.record, `INSERT INTO records (seq, run, body, payload) VALUES ($1, $2, $3, $4)`},
+		{&p.hashes, `INSERT INTO hashes (first, hashes) VALUES ($1, $2)`},
+		{&p.open, `INSERT INTO intents (call, seq, boot) VALUES ($1, $2, $3)`},
+		{&p.settle, `DELETE FROM intents WHERE call = $1`},
+		{&p.unknown, `UPDATE intents SET boot = '' WHERE call = $1`},
+		{&p.run, `UPDATE runs SET calls = calls + $1, last_call = max(last_call, $2),
+			integrity = min(integrity, $3), confidentiality = max(confidentiality, $4) WHERE id = $5`},
+	} {
+		stmt, err := c.PrepareContext(ctx, one.text)
+		if err != nil {
+			return fmt.Errorf("prepare %s: %w", one.text, err)
+		}
+		*one.stmt = stmt
+	}
+	return nil
+}
+
+func (p *statements) close() {
+	for _, stmt := range []*sql.Stmt{p.begin, p.commit, p.record, p.hashes, p.open, p.settle, p.unknown, p.run} {
+		if stmt != nil {
+			stmt.Close()
+		}
+	}
+}
+
+// checkpoint signs the tree as it is if it has grown beyond size, keeps the note
+// and returns the size it covers.
+func (s *Store) checkpoint(size int64) int64 {
+	if s.tree.Size() == size || s.tree.Size() == 0 {
+		return size
+	}
+	root, err := s.tree.Root()
+	if err == nil {
+		var signed []byte
+		signed, err = audit.SignCheckpoint(audit.Checkpoint{Origin: s.Origin, Size: s.tree.Size(), Root: root}, s.Signer)
+		if err == nil {
+			o := &op{sign: signed, signed: s.tree.Size(), result: make(chan error, 1)}
+			s.commit([]*op{o})
+			err = <-o.result
+		}
+	}
+	if err != nil {
+		s.Log.Error("no checkpoint could be made", "size", s.tree.Size(), "err", err)
+		return size
+	}
+	return s.tree.Size()
+}
+
+// hashReader reads stored tree hashes from their batches.
+type hashReader struct {
+	ctx context.Context
+	q   querier
+}
+
+// ReadHashes implements [tlog.HashReader].
+func (r hashReader) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
+	out := make([]tlog.Hash, len(indexes))
+	var first int64 = -1
+	var blob []byte
+	for i, index := range indexes {
+		at := index - first
+		if first < 0 || at < 0 || at*tlog.HashSize >= int64(len(blob)) {
+			err := r.q.QueryRowContext(r.ctx, `SELECT first, hashes FROM hashes WHERE first <= $1 ORDER BY first DESC LIMIT 1`, index).Scan(&first, &blob)
+			if err != nil {
+				return nil, fmt.Errorf("hash %d: %w", index, err)
+			}
+			if at = index - first; at*tlog.HashSize+tlog.HashSize > int64(len(blob)) {
+				return nil, fmt.Errorf("hash %d is not stored", index)
+			}
+		}
+		copy(out[i][:], blob[at*tlog.HashSize:])
+	}
+	return out, nil
+}
