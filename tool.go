@@ -111,7 +111,7 @@ type Tool struct {
 	// Definition is the tool's definition as the upstream sent it when a person
 	// pinned it: one JSON object, its bytes never changed.
 	Definition Text   `json:"definition"`
-	Access     Access          `json:"access"`
+	Access     Access `json:"access"`
 	// ArgKinds is keyed by the name of a top-level argument.
 	ArgKinds map[string]ArgKind `json:"arg_kinds,omitempty"`
 	// DataClass is the most confidential data its results may hold.

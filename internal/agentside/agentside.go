@@ -103,7 +103,7 @@ type Handler struct {
 	perKey   map[sallyport.KeyID]map[*session]struct{}
 	listens  map[*listen]struct{}
 	perKeyL  map[sallyport.KeyID]int // listens by key
-	sweeper  *time.Timer
+	sweeper  *time.Timer             // runs while there are sessions; nil otherwise
 }
 
 // New makes a handler. It starts nothing until a session is opened.

@@ -20,8 +20,8 @@ type answer struct {
 	least   level // of log messages that the client wants
 
 	mu      sync.Mutex
-	closed  bool     // no message may come any more
-	queue   outbox   // of messages not written
+	closed  bool   // no message may come any more
+	queue   outbox // of messages not written
 	wake    chan struct{}
 	stopped chan struct{} // closed by pump; nil until it is started
 }
@@ -57,6 +57,18 @@ func (a *answer) push(raw []byte, asked string) bool {
 	return true
 }
 
+// withdraw takes a request of ours back. If the client has it already it is sent
+// the other message instead; false means that neither could be done.
+func (a *answer) withdraw(asked string, instead []byte) bool {
+	a.mu.Lock()
+	if a.queue.withdraw(asked) {
+		a.mu.Unlock()
+		return true
+	}
+	a.mu.Unlock()
+	return a.push(instead, "")
+}
+
 // pump writes the stream until the answer is closed, and all that was queued
 // until then.
 func (a *answer) pump() {
@@ -80,24 +92,27 @@ func (a *answer) pump() {
 	}
 }
 
+// close lets no more messages in and says whether the answer is a stream.
+func (a *answer) close() (streaming bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.closed = true
+	return a.stopped != nil
+}
+
 // end sends the response, in the form that the answer has by now. The pieces are
 // one message and are not kept.
 func (a *answer) end(status int, pieces ...[]byte) {
-	a.mu.Lock()
-	a.closed = true
-	stopped := a.stopped
-	if stopped != nil {
-		wakeUp(a.wake)
-	}
-	a.mu.Unlock()
-	if stopped == nil {
+	a.p.finish()
+	if !a.close() {
 		writeJSON(a.p.w, status, pieces...)
 		return
 	}
-	<-stopped
-	events := events{w: a.p.w, control: http.NewResponseController(a.p.w)}
-	events.write([]message{{raw: slices.Concat(pieces...)}})
-	events.close()
+	wakeUp(a.wake)
+	<-a.stopped
+	e := events{w: a.p.w, control: http.NewResponseController(a.p.w)}
+	e.write([]message{{raw: slices.Concat(pieces...)}})
+	e.close()
 }
 
 // wakeUp signals without waiting; one signal is as good as two.
@@ -172,12 +187,14 @@ type message struct {
 
 const (
 	maxQueued      = 256
-	maxQueuedBytes = 4 << 20
+	maxQueuedBytes = 1 << 20
+	// maxMessage bounds one message of an upstream that is no result, in bytes.
+	maxMessage = 4 << 20
 )
 
-// outbox holds messages in order, boundedly. When it is full the oldest
-// notifications go: a list that changed twice is read once, progress is as good
-// as its last step. Requests stay.
+// outbox holds messages in order: so many, and so many bytes or one message. When
+// it is full the oldest notifications go: a list that changed twice is read once,
+// progress is as good as its last step. Requests stay.
 type outbox struct {
 	messages []message
 	bytes    int
@@ -185,7 +202,7 @@ type outbox struct {
 
 // add reports whether the message will be sent.
 func (o *outbox) add(raw []byte, asked string) bool {
-	for len(o.messages) >= maxQueued || o.bytes+len(raw) > maxQueuedBytes {
+	for len(o.messages) >= maxQueued || o.bytes+len(raw) > maxQueuedBytes && len(o.messages) > 0 {
 		i := slices.IndexFunc(o.messages, func(m message) bool { return m.asked == "" })
 		if i < 0 {
 			return false
@@ -243,7 +260,7 @@ func levelOf(token []byte) (level, bool) {
 // passes reports whether a notification may go to a client that wants log
 // messages of at least a level. Other notifications always may.
 func passes(raw []byte, least level) bool {
-	m, err := wire.Scan(raw, wire.Limits{Bytes: maxQueuedBytes})
+	m, err := wire.Scan(raw, wire.Limits{Bytes: maxMessage})
 	if err != nil || m.Kind != wire.Notification {
 		return false
 	}

@@ -21,7 +21,9 @@ type post struct {
 	credential string
 	m          wire.Message
 	era        wire.Era
-	session    *session // nil in the stateless era
+	ctx        context.Context // of what the message asks for
+	session    *session        // nil in the stateless era
+	key        string          // of the request among those of its session
 	answer     answer
 	x          gateway.Exchange
 }
@@ -36,25 +38,21 @@ type verb struct {
 
 // verbs are all requests a client may make. A method that is not in the table,
 // or not in the era of the request, does not exist.
-var verbs map[string]verb
-
-func init() {
-	verbs = map[string]verb{
-		wire.MethodToolsCall:              {sallyport.KindTool, (*post).call, true, true},
-		wire.MethodToolsList:              {sallyport.KindTool, (*post).tools, true, true},
-		wire.MethodResourcesRead:          {sallyport.KindResource, (*post).call, true, true},
-		wire.MethodResourcesList:          {sallyport.KindResource, (*post).list, true, true},
-		wire.MethodResourcesTemplatesList: {sallyport.KindResource, (*post).list, true, true},
-		wire.MethodResourcesSubscribe:     {sallyport.KindResource, (*post).call, true, false},
-		wire.MethodResourcesUnsubscribe:   {sallyport.KindResource, (*post).call, true, false},
-		wire.MethodPromptsGet:             {sallyport.KindPrompt, (*post).call, true, true},
-		wire.MethodPromptsList:            {sallyport.KindPrompt, (*post).list, true, true},
-		wire.MethodCompletionComplete:     {sallyport.KindCompletion, (*post).call, true, true},
-		wire.MethodLoggingSetLevel:        {0, (*post).setLevel, true, false},
-		wire.MethodPing:                   {0, (*post).ping, true, false},
-		wire.MethodServerDiscover:         {0, (*post).discover, false, true},
-		wire.MethodSubscriptionsListen:    {0, (*post).listen, false, true},
-	}
+var verbs = map[string]verb{
+	wire.MethodToolsCall:              {sallyport.KindTool, (*post).call, true, true},
+	wire.MethodToolsList:              {sallyport.KindTool, (*post).tools, true, true},
+	wire.MethodResourcesRead:          {sallyport.KindResource, (*post).call, true, true},
+	wire.MethodResourcesList:          {sallyport.KindResource, (*post).list, true, true},
+	wire.MethodResourcesTemplatesList: {sallyport.KindResource, (*post).list, true, true},
+	wire.MethodResourcesSubscribe:     {sallyport.KindResource, (*post).call, true, false},
+	wire.MethodResourcesUnsubscribe:   {sallyport.KindResource, (*post).call, true, false},
+	wire.MethodPromptsGet:             {sallyport.KindPrompt, (*post).call, true, true},
+	wire.MethodPromptsList:            {sallyport.KindPrompt, (*post).list, true, true},
+	wire.MethodCompletionComplete:     {sallyport.KindCompletion, (*post).call, true, true},
+	wire.MethodLoggingSetLevel:        {0, (*post).setLevel, true, false},
+	wire.MethodPing:                   {0, (*post).ping, true, false},
+	wire.MethodServerDiscover:         {0, (*post).discover, false, true},
+	wire.MethodSubscriptionsListen:    {0, (*post).listen, false, true},
 }
 
 // post reads a message, decides its era and serves it.
@@ -220,32 +218,18 @@ func (p *post) serveStateless() {
 			return
 		}
 	}
+	// The end of the connection is the cancellation.
+	p.ctx = p.r.Context()
 	v.serve(p, v.kind)
 }
 
 // call makes a governed call.
 func (p *post) call(kind sallyport.Kind) {
-	ctx := p.r.Context()
-	if p.session != nil {
-		var ok bool
-		if ctx, ok = p.begin(ctx); !ok {
-			return
-		}
-		defer p.session.finish(p.idKey())
-	}
 	x := p.exchange(kind)
 	if p.answer.streams {
 		x.Notify = p.answer.notify
 	}
-	reply := p.h.Gateway.Call(ctx, x)
-	p.reply(kind, reply)
-}
-
-// list answers the lists that upstreams make.
-func (p *post) list(kind sallyport.Kind) {
-	x := p.exchange(kind)
-	x.Listing = true
-	p.reply(0, p.h.Gateway.List(p.r.Context(), x))
+	p.reply(kind, p.h.Gateway.Call(p.ctx, x))
 }
 
 func (p *post) exchange(kind sallyport.Kind) *gateway.Exchange {
@@ -254,25 +238,6 @@ func (p *post) exchange(kind sallyport.Kind) *gateway.Exchange {
 		p.x.Session = &p.session.Session
 	}
 	return &p.x
-}
-
-// begin enters a call of a session. Its context outlives the connection: in
-// versions with sessions a client that is gone has not cancelled (2025-11-25,
-// basic/transports, "Sending Messages to the Server"), so the call goes on until
-// its deadline, a cancellation by name, or the end of the session.
-func (p *post) begin(ctx context.Context) (context.Context, bool) {
-	ctx, cancel := context.WithCancel(&callContext{context.WithoutCancel(ctx), p})
-	switch p.session.begin(p.idKey(), cancel) {
-	case ended:
-		cancel()
-		p.fail(http.StatusNotFound, wire.InvalidRequest, "the session has ended", nil)
-		return nil, false
-	case twice:
-		cancel()
-		p.fail(http.StatusBadRequest, wire.InvalidRequest, "a request with this id is still being answered", nil)
-		return nil, false
-	}
-	return ctx, true
 }
 
 // callContext lets gateway.Session.Ask find the call that a question of an

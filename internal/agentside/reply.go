@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sallyport"
+	"sallyport/internal/gateway"
 	"sallyport/internal/wire"
 )
 
@@ -33,18 +34,20 @@ func putBuffer(b *[]byte) {
 }
 
 // reply sends what the gateway gave. kind is zero for what is no call.
-func (p *post) reply(kind sallyport.Kind, result, failure []byte, refusal *sallyport.Refusal) {
+func (p *post) reply(kind sallyport.Kind, r gateway.Reply) {
 	switch {
-	case refusal != nil:
-		p.refuse(kind, refusal)
-	case failure != nil:
+	case r.Refusal != nil:
+		p.refuse(kind, r.Refusal)
+	case r.Error != nil:
 		status := http.StatusOK
 		if p.era == wire.Stateless {
-			status = statusOf(failure)
+			status = statusOf(r.Error)
 		}
-		p.send(status, `,"error":`, failure)
+		p.send(status, `,"error":`, r.Error)
+	case r.Result != nil:
+		p.send(http.StatusOK, `,"result":`, r.Result)
 	default:
-		p.send(http.StatusOK, `,"result":`, result)
+		p.refuse(kind, p.h.refusal(errors.New("a reply with nothing in it")))
 	}
 }
 
@@ -73,7 +76,9 @@ func (p *post) refuse(kind sallyport.Kind, r *sallyport.Refusal) {
 	}
 	detail := p.appendRefusal(nil, r)
 	if r.Code == sallyport.Unauthenticated {
-		challenge(p.w, p.r, true)
+		if !p.answer.close() {
+			challenge(p.w, p.r, true)
+		}
 		p.fail(http.StatusUnauthorized, codeRefused, text, detail)
 		return
 	}
@@ -177,7 +182,9 @@ func writeJSON(w http.ResponseWriter, status int, pieces ...[]byte) {
 		size += len(piece)
 	}
 	if size > 32<<10 { // less fits into the buffers of a connection
-		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime))
+		control := http.NewResponseController(w)
+		control.SetWriteDeadline(time.Now().Add(writeTime))
+		defer control.SetWriteDeadline(time.Time{})
 	}
 	header := w.Header()
 	header["Content-Type"] = headerJSON

@@ -76,7 +76,7 @@ func (c *Calls) Add(seq int64, r *Record) []Finding {
 		if s.ended {
 			found(Repeated, "has a second outcome")
 		} else if !s.intended && needsIntent(r) {
-			found(NoIntent, "has an outcome without an intent before it")
+			found(NoIntent, "is not a read, and has an outcome without an intent before it")
 		}
 		s.ended = true
 		switch {
@@ -107,12 +107,13 @@ func (c *Calls) Add(seq int64, r *Record) []Finding {
 // needsIntent says whether an outcome may only follow an intent: the call may have
 // changed something outside of Sallyport.
 func needsIntent(r *Record) bool {
-	if r.Access == sallyport.Read || r.Outcome == sallyport.OutcomeRefused {
+	switch {
+	case r.Access == sallyport.Read, r.Outcome == sallyport.OutcomeRefused:
 		return false
-	}
-	switch r.Binding {
-	case sallyport.Off, sallyport.Simulate, sallyport.Replay:
-		return false
+	case r.CallKind == sallyport.KindSampling, r.CallKind == sallyport.KindElicitation:
+		return false // asked of the client
+	case r.Binding == sallyport.Off, r.Binding == sallyport.Simulate, r.Binding == sallyport.Replay:
+		return false // answered here
 	}
 	return true
 }

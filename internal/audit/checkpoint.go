@@ -157,7 +157,8 @@ func VerifierKey(skey string) (vkey string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("read a signing key: %w", err)
 	}
-	raw, err := base64.StdEncoding.DecodeString(skey[strings.LastIndexByte(skey, '+')+1:])
+	// PRIVATE+KEY+name+id+key, where the base64 of the key may hold more of them.
+	raw, err := base64.StdEncoding.DecodeString(strings.SplitN(skey, "+", 5)[4])
 	if err != nil {
 		return "", fmt.Errorf("read a signing key: %w", err)
 	}
@@ -186,8 +187,8 @@ func newVerifier(vkey string) (note.Verifier, error) {
 	if err != nil {
 		return nil, fmt.Errorf("key %.200q: %w", vkey, err)
 	}
-	key := vkey[strings.LastIndexByte(vkey, '+')+1:]
-	raw, err := base64.StdEncoding.DecodeString(key)
+	// name+id+key, where the base64 of the key may hold more of them.
+	raw, err := base64.StdEncoding.DecodeString(strings.SplitN(vkey, "+", 3)[2])
 	if err != nil || fmt.Sprintf("%s+%08x+%s", v.Name(), v.KeyHash(), base64.StdEncoding.EncodeToString(raw)) != vkey {
 		return nil, fmt.Errorf("key %.200q: not in its only form", vkey)
 	}

@@ -65,6 +65,8 @@ func (in *reader) record(r *Record, brief bool) error {
 			return readText(in, &r.Upstream)
 		case "tool":
 			return readText(in, &r.Tool)
+		case "call_kind":
+			return in.word(&r.CallKind)
 		case "access":
 			return in.word(&r.Access)
 		case "binding":
@@ -87,8 +89,6 @@ func (in *reader) record(r *Record, brief bool) error {
 			return readText(in, &r.ToolDigest)
 		case "method":
 			return readText(in, &r.Method)
-		case "call_kind":
-			return in.word(&r.CallKind)
 		case "arguments":
 			return readText(in, &r.Arguments)
 		case "arguments_sent":

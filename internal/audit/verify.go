@@ -160,6 +160,7 @@ type verification struct {
 
 	found   []entry
 	leaves  []tlog.Hash // as stored beside the records
+	partial bool        // there should be more leaves: what comes after is unknown
 	anchors []anchor
 	last    Checkpoint // the last of the anchors
 
@@ -255,9 +256,8 @@ func (v *verification) checkpoint(name string, signed []byte) {
 
 // finish judges what was gathered. The stored leaf hashes are trusted as far as a
 // checkpoint signs them, and so are the records.
-func (v *verification) finish(against [][]byte) *Report {
-	r := &v.report
-	r.Records = int64(len(v.found))
+func (v *verification) finish(against [][]byte) {
+	v.report.Records = int64(len(v.found))
 
 	var byLeaves, byFound int64 // records under the largest checkpoint that fits
 	for _, a := range v.anchors {
@@ -290,7 +290,10 @@ func (v *verification) finish(against [][]byte) *Report {
 	if byLeaves < byFound {
 		// The records are those that were signed, so it is the hashes that are not.
 		for i := range v.found[:byFound] {
-			if i >= len(v.leaves) || v.leaves[i] != v.found[i].leaf {
+			if i >= len(v.leaves) {
+				break // which is said elsewhere
+			}
+			if v.leaves[i] != v.found[i].leaf {
 				v.add(int64(i), TreeBroken, "the hash stored for record %d is not that of the record; the signed checkpoint agrees with the record", i)
 				break
 			}
@@ -320,7 +323,6 @@ func (v *verification) finish(against [][]byte) *Report {
 		v.add(-1, CheckpointBad, "there is no checkpoint that is signed by a trusted key")
 	}
 	v.against(against, total)
-	return r
 }
 
 // close ends the report: what only counts if all else fits, and the verdict.
@@ -422,8 +424,11 @@ func (v *verification) differences() []Finding {
 	// missing accounts for the leaves from next up to end of which no record comes.
 	missing := func(end, after int) {
 		for next < end {
+			for next < end && done[next] {
+				next++
+			}
 			first := next
-			for next < end && (done[next] || !comes(next, after)) {
+			for next < end && !done[next] && !comes(next, after) {
 				done[next] = true
 				next++
 			}
@@ -454,6 +459,9 @@ func (v *verification) differences() []Finding {
 			done[next] = true
 			moved = -1
 			continue
+		}
+		if next == len(leaves) && v.partial {
+			return list
 		}
 		p, logged := position[e.leaf]
 		switch {
@@ -522,8 +530,7 @@ func VerifyExport(r io.Reader, o VerifyOptions) (*Report, error) {
 	state := inHeader
 	whole := sha256.New() // all lines before the end
 	wrongSum := false
-	leavesBroken := false
-	var again []byte // a line in its only form
+	stray := 0 // the first line that should be leaves and is not
 
 	lines := lineReader{r: bufio.NewReaderSize(r, 64<<10)}
 	for n := 1; ; n++ {
@@ -542,7 +549,7 @@ func VerifyExport(r io.Reader, o VerifyOptions) (*Report, error) {
 			whole.Write(line)
 			var h header
 			if json.Unmarshal(line, &h) != nil || h.Version != 1 || h.Size < 0 || h.Size > MaxSize ||
-				!bytes.Equal(h.append(again[:0]), line) {
+				!bytes.Equal(h.append(nil), line) {
 				v.add(-1, Malformed, "line 1 is not the header of an export")
 				continue
 			}
@@ -584,6 +591,9 @@ func VerifyExport(r io.Reader, o VerifyOptions) (*Report, error) {
 		case inRecords:
 			seq, body, ok := recordLine(line)
 			if !ok {
+				if stray == 0 && int64(len(v.found)) >= total {
+					stray = n
+				}
 				v.found = append(v.found, entry{LeafHash(line), -1})
 			} else {
 				v.record(seq, body)
@@ -593,23 +603,21 @@ func VerifyExport(r io.Reader, o VerifyOptions) (*Report, error) {
 			}
 		case inLeaves:
 			hashes, ok := leavesLine(line, int64(len(v.leaves)))
-			if ok && !leavesBroken {
-				v.leaves = append(v.leaves, hashes...)
-			} else if !leavesBroken {
-				leavesBroken = true // where the hashes after it belong is not known
-				v.add(-1, Malformed, "line %d is not the line of leaves from %d on", n, len(v.leaves))
+			if !ok && stray == 0 {
+				stray = n // those after it do not fit either, and need not be named
 			}
+			v.leaves = append(v.leaves, hashes...)
 		case inCheckpoints:
 			var l struct {
 				Checkpoint string `json:"checkpoint"`
 			}
-			if json.Unmarshal(line, &l) != nil || !bytes.Equal(appendCheckpointLine(again[:0], []byte(l.Checkpoint)), line) {
+			if json.Unmarshal(line, &l) != nil || !bytes.Equal(appendCheckpointLine(nil, []byte(l.Checkpoint)), line) {
 				v.add(-1, Malformed, "line %d is not a checkpoint", n)
 				continue
 			}
 			v.checkpoint("line "+strconv.Itoa(n), []byte(l.Checkpoint))
 		case atEnd:
-			wrongSum = !bytes.Equal(line, appendEndLine(again[:0], [sha256.Size]byte(whole.Sum(nil))))
+			wrongSum = !bytes.Equal(line, appendEndLine(nil, [sha256.Size]byte(whole.Sum(nil))))
 		}
 	}
 	if o.Progress != nil {
@@ -620,9 +628,13 @@ func VerifyExport(r io.Reader, o VerifyOptions) (*Report, error) {
 	} else if state != atEnd {
 		v.add(-1, Cut, "the file ends before its last line")
 	}
+	v.partial = int64(len(v.leaves)) < total || state < inCheckpoints
 	v.finish(o.Against)
 	if total >= 0 && state == atEnd {
-		if n := int64(len(v.leaves)); n != total && !leavesBroken {
+		n := int64(len(v.leaves))
+		if stray > 0 {
+			v.add(-1, Malformed, "line %d is not a line of leaves, or not of those that come there", stray)
+		} else if n != total {
 			v.add(min(n, total), Malformed, "line 1 says that there are %d records; there are %d leaf hashes", total, n)
 		}
 		if len(v.anchors) > 0 && v.last.Size < total {
@@ -726,11 +738,10 @@ func VerifySource(ctx context.Context, src Source, o VerifyOptions) (*Report, er
 	v.where = func(i int) string { return "stored record " + strconv.FormatInt(v.found[i].seq, 10) }
 
 	// The checkpoints first: how many leaves there must be follows from them too.
-	var signed [][]byte
+	// Those that come while the records are read are left alone.
 	total := int64(0)
-	err = src.Checkpoints(ctx, func(b []byte) error {
-		signed = append(signed, bytes.Clone(b))
-		if c, err := OpenCheckpoint(b, known); err == nil {
+	err = src.Checkpoints(ctx, func(signed []byte) error {
+		if c, err := openBy(signed, nil); err == nil {
 			total = max(total, c.Size)
 		}
 		return nil
@@ -756,15 +767,24 @@ func VerifySource(ctx context.Context, src Source, o VerifyOptions) (*Report, er
 	if err != nil {
 		return nil, err
 	}
-	for i, b := range signed {
-		v.checkpoint(fmt.Sprintf("checkpoint %d", i+1), b)
+	n := 0
+	err = src.Checkpoints(ctx, func(signed []byte) error {
+		if c, err := openBy(signed, nil); err == nil && c.Size > total {
+			return nil
+		}
+		n++
+		v.checkpoint(fmt.Sprintf("stored checkpoint %d", n), signed)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("verify: checkpoints: %w", err)
 	}
 	v.finish(o.Against)
 	if len(v.report.Findings) == 0 && inner != nil {
 		v.add(inner.Sequence, inner.Kind, "%s", inner.Text)
 	}
 	if n := int64(len(v.found)) - v.last.Size; n > 0 && len(v.report.Findings) == 0 {
-		v.report.Notes = append(v.report.Notes, fmt.Sprintf("Not signed yet: the last %d records, which came after the last checkpoint.", n))
+		v.report.Notes = append(v.report.Notes, fmt.Sprintf("Not signed: the last %d records, which came after the last checkpoint; only the store vouches for them.", n))
 	}
 	return v.close(), nil
 }
@@ -797,7 +817,9 @@ func (v *verification) readTree(src tlog.HashReader, size int64) (inner *Finding
 			n := t.size
 			leaf := stored[FirstIndex(n)-from]
 			if leaf == (tlog.Hash{}) {
-				v.add(n, TreeBroken, "the stored hash of record %d is missing", n)
+				if v.partial = true; n < int64(len(v.found)) {
+					v.add(n, TreeBroken, "the stored hash of record %d is missing", n)
+				}
 				return inner, nil
 			}
 			v.leaves = append(v.leaves, leaf)

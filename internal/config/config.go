@@ -84,6 +84,11 @@ type loader struct {
 	problems Problems
 	notes    Problems
 
+	// unpinned: an upstream without pins is no problem.
+	unpinned bool
+	// blind: a file that may list policies could not be read.
+	blind bool
+
 	secrets   SecretRoots
 	upstreams map[sallyport.UpstreamID]*upstream // nil for one that could not be read
 	claims    []claim
@@ -110,9 +115,15 @@ func Load(fsys fs.FS) (*Project, Problems) {
 	l.unused()
 	p.TestFiles = l.testFiles()
 	l.unread()
-	for i := range releases {
-		if sound[i] {
-			l.compile(&releases[i], p.Stages)
+	for _, stage := range sallyport.Stages {
+		c := p.Stages[stage]
+		for i := range releases {
+			if sound[i] {
+				l.compile(&releases[i], &c)
+			}
+		}
+		if all, sound := l.everything(); sound {
+			l.compile(all, &c)
 		}
 	}
 	if len(l.problems) > 0 {
@@ -120,10 +131,10 @@ func Load(fsys fs.FS) (*Project, Problems) {
 	}
 
 	sum := struct {
-		Server   Server                                `json:"server"`
-		Releases []sallyport.Digest                    `json:"releases"`
-		Stages   map[sallyport.Stage]sallyport.Digest  `json:"stages"`
-		Tests    map[string]string                     `json:"tests"`
+		Server   Server                               `json:"server"`
+		Releases []sallyport.Digest                   `json:"releases"`
+		Stages   map[sallyport.Stage]sallyport.Digest `json:"stages"`
+		Tests    map[string]string                    `json:"tests"`
 	}{p.Server, nil, map[sallyport.Stage]sallyport.Digest{}, map[string]string{}}
 	for i := range releases {
 		id, err := Digest(&releases[i])
@@ -195,14 +206,20 @@ func reason(err error) string {
 
 // document reads a file of YAML into to. A file that is not there or cannot be
 // read has no document.
-func (l *loader) document(name string, to any) *document {
-	text, _ := l.text(name, maxFile)
+func (l *loader) document(name string, to any) (d *document, exists bool) {
+	text, exists := l.text(name, maxFile)
 	if text == nil {
-		return nil
+		return nil, exists
 	}
-	d := parseYAML(name, text)
+	d = parseYAML(name, text)
 	d.read(to)
-	return d
+	return d, true
+}
+
+// done takes over what was found in a document.
+func (l *loader) done(d *document) {
+	l.problems = append(l.problems, d.problems...)
+	l.notes = append(l.notes, d.notes...)
 }
 
 // list is the names of the regular files of a directory that end in suffix, in
@@ -252,49 +269,48 @@ func (l *loader) unread() {
 	}
 }
 
-// compile checks the policies of a release in every stage.
-func (l *loader) compile(r *sallyport.Release, stages map[sallyport.Stage]sallyport.StageConfig) {
-	for _, stage := range sallyport.Stages {
-		s := stages[stage]
-		tools, sources := PolicyInputs(r, &s)
-		if _, problems := policy.Compile(tools, sources); len(problems) > 0 {
-			for _, p := range problems {
-				l.add(Problem(p))
-			}
-		}
+// compile checks the policies of a release in a stage.
+func (l *loader) compile(r *sallyport.Release, s *sallyport.StageConfig) {
+	set, problems := policy.Compile(policy.Inputs(r, s))
+	if set != nil && r.Agent == "" {
+		problems = set.Inert()
+	}
+	for _, p := range problems {
+		l.add(l.placed(p))
 	}
 }
 
-// PolicyInputs is what the policies of a release in a stage are compiled from:
-// the release's bundle and the stage's, and the tools they can name.
-func PolicyInputs(r *sallyport.Release, s *sallyport.StageConfig) ([]policy.Tool, []policy.Source) {
-	tools := make([]policy.Tool, 0, len(r.Tools))
-	served := map[sallyport.UpstreamID]bool{}
-	for i := range r.Tools {
-		t := &r.Tools[i]
-		served[t.Upstream] = true
-		tools = append(tools, policy.Tool{
-			Name:        string(t.Upstream) + "/" + t.UpstreamName,
-			Upstream:    t.Upstream,
-			InputSchema: member(t.Definition, "inputSchema"),
-			Access:      t.Access,
-			ArgKinds:    t.ArgKinds,
-			DataClass:   t.DataClass,
-		})
+// everything is a release of no agent that holds every tool of the project. A
+// policy of a stage may be about tools that one agent or another does not have,
+// but one that is about nothing in the project is a mistake.
+func (l *loader) everything() (all *sallyport.Release, sound bool) {
+	all = &sallyport.Release{Servers: map[sallyport.UpstreamID]sallyport.PinnedServer{}}
+	for _, id := range slices.Sorted(maps.Keys(l.upstreams)) {
+		u := l.upstreams[id]
+		if u == nil || u.pins == nil || u.tools == nil {
+			return nil, false
+		}
+		all.Servers[id] = u.pins.Server
+		all.Tools = append(all.Tools, u.tools...)
 	}
-	for _, id := range slices.Sorted(maps.Keys(r.Servers)) {
-		if !served[id] {
-			tools = append(tools, policy.Tool{Upstream: id})
+	return all, true
+}
+
+// placed is a problem of package policy as one of this package. One that is
+// about a tool is found in the pins of its upstream.
+func (l *loader) placed(p policy.Problem) Problem {
+	out := Problem{Path: p.Path, Line: p.Line, Column: p.Column, Message: p.Message, Excerpt: maskSecrets(p.Excerpt), Hint: p.Hint}
+	if id, tool, ok := strings.Cut(p.Path, "/"); ok && id != "policies" {
+		if u := l.upstreams[sallyport.UpstreamID(id)]; u != nil {
+			out.Path, out.Message = u.pinsPath, "tool "+quote(tool)+": "+p.Message
 		}
 	}
-	sources := make([]policy.Source, 0, len(r.Policies)+len(s.Policies))
-	for _, f := range r.Policies {
-		sources = append(sources, policy.Source{Path: f.Path, Text: f.Text})
-	}
-	for _, f := range s.Policies {
-		sources = append(sources, policy.Source{Path: f.Path, Text: f.Text, Stage: true})
-	}
-	return tools, sources
+	return out
+}
+
+// PolicyInputs is what the policies of a release in a stage are compiled from.
+func PolicyInputs(r *sallyport.Release, s *sallyport.StageConfig) ([]policy.Tool, []policy.Source) {
+	return policy.Inputs(r, s)
 }
 
 // member is the value of a member of a JSON object, nil if it has none. Names

@@ -37,9 +37,9 @@ type Limits struct {
 
 func (l *loader) server() Server {
 	var f serverFile
-	d := l.document(serverPath, &f)
+	d, exists := l.document(serverPath, &f)
 	if d == nil {
-		if _, err := l.fsys.Open(serverPath); err != nil {
+		if !exists {
 			l.add(Problem{Path: serverPath, Message: "there is no such file, so this is no project directory", Hint: "write one with: sallyport init"})
 		}
 		return Server{}
@@ -53,7 +53,7 @@ func (l *loader) server() Server {
 		Keys:   d.place(or(f.Keys.Dir, ".sallyport/keys"), "keys", "dir"),
 		Limits: Limits{Body: or(int(f.Limits.Body), 4<<20)},
 	}
-	if d.has("limits", "body") && d.value("limits", "body").Tag != "!!null" && (f.Limits.Body < 1<<10 || f.Limits.Body > 256<<20) {
+	if f.Limits.Body != 0 && (f.Limits.Body < 1<<10 || f.Limits.Body > 256<<20) {
 		d.problem(d.value("limits", "body"), "", "body has to be from 1KiB to 256MiB")
 	}
 	store := path.Dir(s.Store)
@@ -78,7 +78,7 @@ func (l *loader) server() Server {
 			s.AllowedOrigins = append(s.AllowedOrigins, "http://"+net.JoinHostPort(name, port))
 		}
 	}
-	l.problems = append(l.problems, d.problems...)
+	l.done(d)
 	return s
 }
 

@@ -4,10 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
-	"net"
-	"net/netip"
-	"net/url"
 	"path"
 	"regexp"
 	"slices"
@@ -52,7 +50,7 @@ type Upstream struct {
 // LoadUpstream reads what it takes to reach one upstream: sallyport.yaml and
 // upstreams/<id>.yaml. Unlike [Load] it is content without pins, and what is wrong
 // elsewhere in the project directory does not matter.
-func LoadUpstream(fsys fs, id sallyport.UpstreamID) (*Upstream, Problems) {
+func LoadUpstream(fsys fs.FS, id sallyport.UpstreamID) (*Upstream, Problems) {
 	l := &loader{fsys: fsys, upstreams: map[sallyport.UpstreamID]*upstream{}, unpinned: true}
 	server := l.server()
 	name := "upstreams/" + string(id) + ".yaml"
@@ -85,7 +83,7 @@ func (l *loader) upstream(name string) *upstream {
 	if d == nil {
 		return nil
 	}
-	defer func() { l.problems = append(l.problems, d.problems...) }()
+	defer l.done(d)
 	if d.root == nil {
 		return nil
 	}
@@ -97,8 +95,6 @@ func (l *loader) upstream(name string) *upstream {
 		u.pinsPath = ""
 	}
 	l.readPins(d, u)
-	names := u.toolNames()
-	d.declared(f.Tools, "tools", names, u.pins != nil)
 	l.tools(d, u, f.Tools)
 	u.stages = map[sallyport.Stage]sallyport.StageUpstream{}
 	for _, stage := range sallyport.Stages {
@@ -107,10 +103,10 @@ func (l *loader) upstream(name string) *upstream {
 			u.stages[stage] = sallyport.StageUpstream{ID: id, Identity: identity(sallyport.Transport{}), Binding: sallyport.Off}
 			continue
 		}
-		u.stages[stage] = l.stage(d, u, stage, &s, names)
+		u.stages[stage] = l.stage(d, u, stage, &s)
 	}
-	if len(f.Stages) == 0 && d.root != nil {
-		l.notes = append(l.notes, Problem{Path: name, Message: "no stages: every tool is off everywhere"})
+	if len(f.Stages) == 0 {
+		d.note(nil, "", "no stages: every tool is off everywhere")
 	}
 	return u
 }
@@ -170,10 +166,227 @@ func (l *loader) readPins(d *document, u *upstream) {
 	u.pins = pins
 }
 
-// declared checks that the keys of a mapping are pinned tools.
-func (d *document) declared(m any, key string, names []string, pinned bool) {
-	_ = m
-	_ = key
-	_ = names
-	_ = pinned
+// pinned checks that the tool a key speaks of is one the upstream has.
+func (d *document) pinned(u *upstream, tool string, key ...string) {
+	if names := u.toolNames(); u.pins != nil && !slices.Contains(names, tool) {
+		d.problem(d.key(append(key, tool)...), suggest(tool, names, "pinned tools"),
+			"%s has no tool %s among its pins (%s)", u.id, quote(tool), u.pinsPath)
+	}
+}
+
+// tools makes the upstream's tools of their pins and what people declared.
+func (l *loader) tools(d *document, u *upstream, declared map[string]toolFile) {
+	for _, name := range slices.Sorted(maps.Keys(declared)) {
+		d.pinned(u, name, "tools")
+	}
+	if u.pins == nil {
+		return
+	}
+	before := len(l.problems) + len(d.problems)
+	tools := make([]sallyport.Tool, 0, len(u.pins.Tools))
+	for _, definition := range u.pins.Tools {
+		name := toolName(definition)
+		wrong := func(format string, args ...any) {
+			l.add(Problem{Path: u.pinsPath, Message: "tool " + quote(name) + ": " + fmt.Sprintf(format, args...)})
+		}
+		sum, err := canonical.Sum(definition)
+		if err != nil {
+			wrong("%v", err)
+			continue
+		}
+		input := member(definition, "inputSchema")
+		if input == nil {
+			wrong("no inputSchema")
+			continue
+		}
+		if _, err := schema.Compile(input); err != nil {
+			wrong("inputSchema: %v", err)
+		}
+		var output *schema.Schema
+		if raw := member(definition, "outputSchema"); raw != nil {
+			if output, err = schema.Compile(raw); err != nil {
+				wrong("outputSchema: %v", err)
+			}
+		}
+		f, ok := declared[name]
+		if !ok {
+			d.note(d.key("tools"), "say what it does under tools", "tool %s is pinned and not declared: it is changing, its results restricted and untrusted", quote(name))
+		}
+		access := sallyport.RaiseAccess(f.Access, hinted(definition))
+		if f.Access == sallyport.Read && access != sallyport.Read {
+			d.note(d.value("tools", name, "access"), "", "tool %s is declared read, but its own annotations say that it changes things: it is changing", quote(name))
+		}
+		d.args(name, f.Args, input)
+		tools = append(tools, sallyport.Tool{
+			Name:         name,
+			Upstream:     u.id,
+			UpstreamName: name,
+			Digest:       sallyport.Digest(sum),
+			Definition:   sallyport.Text(definition),
+			Access:       access,
+			ArgKinds:     f.Args,
+			DataClass:    or(f.DataClass, sallyport.Restricted),
+			Integrity:    or(f.Integrity, sallyport.Untrusted),
+			Examples:     d.examples(name, f.Examples, input, output),
+		})
+	}
+	if len(l.problems)+len(d.problems) == before {
+		u.tools = tools
+	}
+}
+
+// hinted is what a tool's annotations say of its access. Only the word of the
+// protocol speaks for reading; anything odd speaks against it.
+func hinted(definition json.RawMessage) sallyport.Access {
+	annotations := member(definition, "annotations")
+	if annotations == nil {
+		return 0
+	}
+	var members map[string]json.RawMessage
+	if json.Unmarshal(annotations, &members) != nil {
+		return sallyport.Changing
+	}
+	read, saysRead := members["readOnlyHint"]
+	destructive, saysDestructive := members["destructiveHint"]
+	switch {
+	case saysRead && string(read) != "true", saysDestructive && string(destructive) != "false":
+		return sallyport.Changing
+	case saysRead:
+		return sallyport.Read
+	}
+	return 0
+}
+
+// properties are the names of the top-level arguments of a tool. Where its schema
+// does not list them all, any name may be one.
+func properties(input json.RawMessage) (names []string, all bool) {
+	var listed map[string]json.RawMessage
+	if json.Unmarshal(member(input, "properties"), &listed) != nil {
+		return nil, false
+	}
+	for _, open := range []string{"$ref", "allOf", "anyOf", "oneOf", "if", "dependentSchemas", "patternProperties", "$dynamicRef"} {
+		if member(input, open) != nil {
+			return nil, false
+		}
+	}
+	if extra := member(input, "additionalProperties"); extra != nil && string(extra) != "false" {
+		return nil, false
+	}
+	return slices.Sorted(maps.Keys(listed)), true
+}
+
+func (d *document) args(tool string, kinds map[string]sallyport.ArgKind, input json.RawMessage) {
+	names, all := properties(input)
+	if !all {
+		return
+	}
+	for _, arg := range slices.Sorted(maps.Keys(kinds)) {
+		if !slices.Contains(names, arg) {
+			d.problem(d.key("tools", tool, "args", arg), suggest(arg, names, "arguments"), "tool %s has no argument %s", quote(tool), quote(arg))
+		}
+	}
+}
+
+func (d *document) examples(tool string, files []exampleFile, input json.RawMessage, output *schema.Schema) []sallyport.Example {
+	names, all := properties(input)
+	var list []sallyport.Example
+	for i, f := range files {
+		at := []string{"tools", tool, "examples", strconv.Itoa(i)}
+		if f.Result == nil {
+			continue // said by decode
+		}
+		if f.When != nil {
+			var when map[string]json.RawMessage
+			if json.Unmarshal(f.When, &when) != nil || when == nil {
+				d.problem(d.value(append(at, "when")...), "", "when has to be a mapping of arguments to values")
+				continue
+			}
+			for _, arg := range slices.Sorted(maps.Keys(when)) {
+				if all && !slices.Contains(names, arg) {
+					d.problem(d.key(append(at, "when", arg)...), suggest(arg, names, "arguments"), "tool %s has no argument %s", quote(tool), quote(arg))
+				}
+			}
+		}
+		if output != nil {
+			if err := output.Validate(f.Result); err != nil {
+				d.problem(d.value(append(at, "result")...), "a world may only answer what the upstream could", "the result does not fit the outputSchema of %s: %v", quote(tool), err)
+			}
+		}
+		list = append(list, sallyport.Example{When: f.When, Result: f.Result})
+	}
+	return list
+}
+
+// transportKeys are what a stage that reaches nothing cannot have.
+var transportKeys = []string{"url", "insecure", "headers", "credential", "command", "dir", "env", "era"}
+
+// stage makes the upstream's part of a stage's configuration.
+func (l *loader) stage(d *document, u *upstream, stage sallyport.Stage, f *stageFile) sallyport.StageUpstream {
+	at := func(key ...string) []string { return append([]string{"stages", stage.String()}, key...) }
+	s := sallyport.StageUpstream{
+		ID:          u.id,
+		Binding:     f.Binding,
+		Bindings:    f.Bindings,
+		Deadline:    time.Duration(f.Deadline),
+		MaxResult:   int(f.MaxResult),
+		MaxInFlight: f.MaxInFlight,
+	}
+	if f.Deadline != 0 && (f.Deadline < duration(time.Millisecond) || f.Deadline > duration(time.Hour)) {
+		d.problem(d.value(at("deadline")...), "", "deadline has to be from 1ms to 1h")
+	}
+	if f.MaxResult != 0 && (f.MaxResult < 1<<10 || f.MaxResult > 256<<20) {
+		d.problem(d.value(at("max_result")...), "", "max_result has to be from 1KiB to 256MiB")
+	}
+	if f.MaxInFlight > 1<<16 {
+		d.problem(d.value(at("max_in_flight")...), "", "max_in_flight has to be from 1 to 65536")
+	}
+
+	if stage == sallyport.Sandbox {
+		for _, key := range transportKeys {
+			if d.has(at(key)...) {
+				d.problem(d.key(at(key)...), "where the real system is belongs under staging or production", "the sandbox reaches nothing, so it has no %s", key)
+			}
+		}
+	} else {
+		s.Transport = l.transport(d, u, stage, f, at)
+	}
+	s.Identity = identity(s.Transport)
+
+	d.binding(f.Binding, stage, &s.Transport, at("binding")...)
+	for _, tool := range slices.Sorted(maps.Keys(f.Bindings)) {
+		d.pinned(u, tool, at("bindings")...)
+		d.binding(f.Bindings[tool], stage, &s.Transport, at("bindings", tool)...)
+	}
+	return s
+}
+
+// binding checks that a binding may be used in a stage, and is served.
+func (d *document) binding(b sallyport.Binding, stage sallyport.Stage, t *sallyport.Transport, key ...string) {
+	served := []string{"off"}
+	for _, b := range []sallyport.Binding{sallyport.Simulate, sallyport.Live} {
+		if b.In(stage) {
+			served = append(served, b.String())
+		}
+	}
+	instead := "use " + strings.Join(served, " or ")
+	switch at := d.value(key...); {
+	case b == 0: // said by decode
+	case b != sallyport.Off && b != sallyport.Simulate && b != sallyport.Live:
+		d.problem(at, instead, "this version does not serve the binding %s yet", b)
+	case !b.In(stage) && stage == sallyport.Sandbox:
+		d.problem(at, instead, "the sandbox reaches nothing, so nothing is %s in it", b)
+	case !b.In(stage):
+		d.problem(at, instead, "%s is not for %s: data made up for a sandbox never answers a production call", b, stage)
+	case b == sallyport.Live && t.None() && !d.has(key[0], key[1], "url") && !d.has(key[0], key[1], "command"):
+		d.problem(at, "add a url or a command to "+key[0]+"."+key[1], "live reaches the upstream, but %s does not say where it is", stage)
+	}
+}
+
+// identity is the digest of a transport. Every Transport has a JSON form.
+func identity(t sallyport.Transport) sallyport.Digest {
+	sum, err := digestJSON(t)
+	if err != nil {
+		panic(err)
+	}
+	return sum
 }

@@ -39,6 +39,7 @@ type document struct {
 	lines    []string
 	root     *yaml.Node // nil if the text is not one YAML document
 	problems Problems
+	notes    Problems
 }
 
 var yamlErrorLine = regexp.MustCompile(`^yaml: line (\d+): (.*)$`)
@@ -158,12 +159,21 @@ func (d *document) problem(at *yaml.Node, hint, format string, args ...any) {
 		d.problems = append(d.problems, Problem{Path: d.path, Message: "and more: put these right first"})
 		return
 	}
-	p := Problem{Path: d.path, Message: fmt.Sprintf(format, args...), Hint: hint}
+	d.problems = append(d.problems, d.say(at, hint, fmt.Sprintf(format, args...)))
+}
+
+// note is a problem that hinders nothing.
+func (d *document) note(at *yaml.Node, hint, format string, args ...any) {
+	d.notes = append(d.notes, d.say(at, hint, fmt.Sprintf(format, args...)))
+}
+
+func (d *document) say(at *yaml.Node, hint, message string) Problem {
+	p := Problem{Path: d.path, Message: message, Hint: hint}
 	if at != nil {
 		p.Line, p.Column = at.Line, at.Column
 		p.Excerpt = excerpt(d.lines, at.Line)
 	}
-	d.problems = append(d.problems, p)
+	return p
 }
 
 // full reports whether enough is wrong with the file already.
@@ -309,8 +319,8 @@ func (d *document) decode(n *yaml.Node, v reflect.Value, key, name string) {
 		d.problem(n, boolHint(n.Value), "%s has to be true or false, this is %s", name, kindOf(n))
 	case t.Kind() == reflect.Int:
 		i, err := strconv.Atoi(n.Value)
-		if n.Kind != yaml.ScalarNode || n.Tag != "!!int" || err != nil {
-			d.problem(n, "", "%s has to be a whole number, this is %s", name, kindOf(n))
+		if n.Kind != yaml.ScalarNode || n.Tag != "!!int" || err != nil || i <= 0 || !jsonNumber.MatchString(n.Value) {
+			d.problem(n, "", "%s has to be a whole number greater than zero", name)
 			return
 		}
 		v.SetInt(int64(i))
@@ -457,7 +467,7 @@ func (d *document) text(n *yaml.Node, name string) (string, bool) {
 
 func (d *document) duration(n *yaml.Node, v reflect.Value, name string) {
 	if n.Kind == yaml.ScalarNode && n.Tag == "!!str" {
-		if t, err := time.ParseDuration(n.Value); err == nil {
+		if t, err := time.ParseDuration(n.Value); err == nil && t > 0 {
 			v.SetInt(int64(t))
 			return
 		}
@@ -466,7 +476,7 @@ func (d *document) duration(n *yaml.Node, v reflect.Value, name string) {
 	if n.Kind == yaml.ScalarNode && n.Tag == "!!int" && len(n.Value) < 10 {
 		hint = "did you mean \"" + n.Value + "s\"?"
 	}
-	d.problem(n, hint, "%s has to be a duration, this is %s", name, kindOf(n))
+	d.problem(n, hint, "%s has to be a duration greater than zero, this is %s", name, kindOf(n))
 }
 
 var sizeUnits = []struct {
@@ -480,7 +490,7 @@ func (d *document) size(n *yaml.Node, v reflect.Value, name string) {
 		unit := n.Value[len(digits):]
 		count, err := strconv.Atoi(strings.TrimSpace(digits))
 		for _, u := range sizeUnits {
-			if err == nil && u.name == unit && count >= 0 && count <= math.MaxInt32*1024/u.bytes {
+			if err == nil && u.name == unit && count > 0 && count <= math.MaxInt32*1024/u.bytes {
 				v.SetInt(int64(count * u.bytes))
 				return
 			}
@@ -490,7 +500,7 @@ func (d *document) size(n *yaml.Node, v reflect.Value, name string) {
 			return
 		}
 	}
-	d.problem(n, "write a number of bytes, or one with KiB, MiB or GiB, as in 4MiB", "%s has to be a size, this is %s", name, kindOf(n))
+	d.problem(n, "write a number of bytes, or one with KiB, MiB or GiB, as in 4MiB", "%s has to be a size greater than zero, this is %s", name, kindOf(n))
 }
 
 func kindOf(n *yaml.Node) string {
@@ -504,11 +514,11 @@ func kindOf(n *yaml.Node) string {
 	case "!!null":
 		return "nothing"
 	case "!!bool":
-		return "the truth value " + n.Value
+		return "a truth value"
 	case "!!int", "!!float":
-		return "the number " + quoteMasked(n.Value)
+		return "a number"
 	}
-	return "the text " + quote(n.Value)
+	return "text"
 }
 
 // enumWords are the names of the values of one of the small enumerations of the

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"sallyport"
@@ -10,13 +11,17 @@ import (
 // State is what people have decided, as this replica sees it. It is never
 // changed, only replaced.
 type State struct {
-	// Epoch grows with every control change.
+	// Epoch grows with every control change that has committed.
 	Epoch int64
 	Halts []sallyport.Halt
 	// Pointers say which release of an agent a stage runs.
 	Pointers map[Pointer]sallyport.ReleaseID
 	// Configs are the current configuration of each stage, by digest.
 	Configs map[sallyport.Stage]sallyport.Digest
+
+	// local are halts that work already and are not yet in Halts: the store has
+	// not taken them, or this replica has not read them back.
+	local []sallyport.Halt
 }
 
 // Pointer names a stage pointer.
@@ -32,6 +37,11 @@ func (s *State) Halted(t *sallyport.Target) *sallyport.Halt {
 			return &s.Halts[i]
 		}
 	}
+	for i := range s.local {
+		if s.local[i].Stops(t) {
+			return &s.local[i]
+		}
+	}
 	return nil
 }
 
@@ -39,19 +49,25 @@ func (s *State) Halted(t *sallyport.Target) *sallyport.Halt {
 func (g *Gateway) State() *State { return g.state.Load() }
 
 // SetState replaces the state unless a newer one is in place, and stops the
-// calls in flight that the new one halts.
-func (g *Gateway) SetState(s *State) {
+// calls in flight that the new one halts. A halt that works locally goes on
+// working until it has been read back from the store.
+func (g *Gateway) SetState(s State) {
 	for {
 		old := g.state.Load()
 		if old.Epoch > s.Epoch {
 			return
 		}
-		if g.state.CompareAndSwap(old, s) {
-			break
+		next := s
+		next.local = nil
+		for _, h := range old.local {
+			if !slices.ContainsFunc(s.Halts, func(k sallyport.Halt) bool { return k.Scope == h.Scope && k.Subject == h.Subject }) {
+				next.local = append(next.local, h)
+			}
 		}
-	}
-	if len(s.Halts) > 0 {
-		g.flights.stop(s)
+		if g.state.CompareAndSwap(old, &next) {
+			g.flights.stop(&next)
+			return
+		}
 	}
 }
 
@@ -78,8 +94,9 @@ func (g *Gateway) Halt(ctx context.Context, h sallyport.Halt) HaltReport {
 	var next *State
 	for {
 		old := g.state.Load()
-		next = &State{Epoch: old.Epoch + 1, Pointers: old.Pointers, Configs: old.Configs}
-		next.Halts = append(append(next.Halts, old.Halts...), h)
+		changed := *old
+		next = &changed
+		next.local = append(slices.Clip(old.local), h)
 		if g.state.CompareAndSwap(old, next) {
 			break
 		}

@@ -40,6 +40,31 @@ type reader struct {
 	path     []string
 	elements int
 	inexact  []Inexact
+	scratch  []types.RecordMap
+}
+
+// maxScratch is how many members a map may have to be kept for the next record.
+const maxScratch = 8
+
+// fields is an empty map for the members of a record; done makes the record of
+// it. cedar-go copies the map, so one can serve many records.
+func (r *reader) fields() types.RecordMap {
+	if n := len(r.scratch); n > 0 {
+		m := r.scratch[n-1]
+		r.scratch = r.scratch[:n-1]
+		return m
+	}
+	return make(types.RecordMap, maxScratch)
+}
+
+func (r *reader) done(m types.RecordMap) types.Record {
+	rec := types.NewRecord(m)
+	// A map that has grown would be copied with all its empty places.
+	if len(m) <= maxScratch {
+		clear(m)
+		r.scratch = append(r.scratch, m)
+	}
+	return rec
 }
 
 var errNotObject = errors.New("the arguments are not one well-formed JSON object")
@@ -77,7 +102,7 @@ func (r *reader) object(p *plan) (types.Record, error) {
 	if _, err := r.dec.ReadToken(); err != nil {
 		return types.Record{}, err
 	}
-	m := make(types.RecordMap, len(p.members))
+	m := r.fields()
 	for r.dec.PeekKind() != '}' {
 		raw, err := r.dec.ReadValue()
 		if err != nil {
@@ -110,7 +135,7 @@ func (r *reader) object(p *plan) (types.Record, error) {
 	if _, err := r.dec.ReadToken(); err != nil {
 		return types.Record{}, err
 	}
-	return types.NewRecord(m), nil
+	return r.done(m), nil
 }
 
 // unread looks at a member that no policy names. It matters in two cases: a

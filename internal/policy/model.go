@@ -117,7 +117,7 @@ var (
 
 func enumShape(values ...string) *shape { return &shape{form: text, enum: values} }
 
-// newModel makes the model of tools. A problem with a tool has the tool's name
+// newModel makes the model of tools. A problem with a tool has the tool's Name
 // for its path.
 func newModel(tools []Tool) (*model, []Problem) {
 	m := &model{
@@ -148,7 +148,7 @@ func newModel(tools []Tool) (*model, []Problem) {
 	for i := range tools {
 		t := &tools[i]
 		fail := func(format string, args ...any) {
-			problems = append(problems, Problem{Path: "tool " + t.Name, Message: fmt.Sprintf(format, args...)})
+			problems = append(problems, Problem{Path: t.Name, Message: fmt.Sprintf(format, args...)})
 		}
 		if !sallyport.ValidName(string(t.Upstream)) {
 			fail("%q cannot name an upstream", t.Upstream)
@@ -268,12 +268,17 @@ func SchemaText(tools []Tool) (string, error) {
 	return string(b), err
 }
 
+// stageValues are those of context.stage, by stage.
+var stageValues = [...]types.Value{
+	types.String("unknown"), types.String(sallyport.Sandbox.String()), types.String(sallyport.Staging.String()), types.String(sallyport.Production.String()),
+}
+
 // contextValue is the value of one attribute of the context, other than args.
 func (r *request) contextValue(p *plan) (types.Value, bool) {
 	q := r.q
 	switch p.name {
 	case "stage":
-		return types.String(q.Stage.String()), true
+		return stageValues[q.Stage], true
 	case "uri":
 		return types.String(q.URI), q.URI != "" || q.Kind == sallyport.KindResource
 	case "prompt":
@@ -347,11 +352,11 @@ func (r *request) toolValue(name string) (types.Value, bool) {
 
 // record builds the members of a record that some policy reads.
 func (r *request) record(p *plan, value func(string) (types.Value, bool)) types.Record {
-	m := make(types.RecordMap, len(p.members))
+	m := r.reader.fields()
 	for name := range p.members {
 		if v, ok := value(name); ok {
 			m[types.String(name)] = v
 		}
 	}
-	return types.NewRecord(m)
+	return r.reader.done(m)
 }

@@ -1,8 +1,12 @@
 package policy
 
 import (
+	"encoding/json"
 	"fmt"
+	"strconv"
 	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
 
 	"sallyport"
 )
@@ -116,6 +120,47 @@ type Facts struct {
 	// exactly, in the order they were met; any is a deny. Arguments that no policy
 	// in scope reads are not looked at.
 	Inexact []Inexact `json:"inexact,omitempty"`
+}
+
+// JSON is the facts as one JSON object, the same as encoding/json would write;
+// nil if no decision was made.
+func (f *Facts) JSON() json.RawMessage {
+	if f.Labels == (sallyport.Labels{}) {
+		return nil // every decision is about labels
+	}
+	text := func(b []byte, name, value string) []byte {
+		b = append(append(b, name...), ':')
+		b, _ = jsontext.AppendQuote(b, value) // what is not UTF-8 is replaced
+		return b
+	}
+	b := text(make([]byte, 0, 512), `{"stage"`, f.Stage.String())
+	if f.UpstreamIdentity != "" {
+		b = text(b, `,"upstream_identity"`, string(f.UpstreamIdentity))
+	}
+	if f.ToolDigest != "" {
+		b = text(b, `,"tool_digest"`, string(f.ToolDigest))
+	}
+	if f.Access != 0 {
+		b = text(b, `,"access"`, f.Access.String())
+	}
+	b = strconv.AppendInt(append(b, `,"hour":`...), int64(f.Hour), 10)
+	b = strconv.AppendInt(append(b, `,"weekday":`...), int64(f.Weekday), 10)
+	b = strconv.AppendInt(append(b, `,"calls":`...), int64(f.Calls), 10)
+	b = strconv.AppendBool(append(b, `,"implicit":`...), f.Implicit)
+	b = text(append(b, `,"labels":`...), `{"integrity"`, f.Labels.Integrity.String())
+	b = append(text(b, `,"confidentiality"`, f.Labels.Confidentiality.String()), '}')
+	for i, x := range f.Inexact {
+		if i == 0 {
+			b = append(b, `,"inexact":[`...)
+		} else {
+			b = append(b, ',')
+		}
+		b = append(text(text(b, `{"path"`, x.Path), `,"why"`, x.Why), '}')
+	}
+	if len(f.Inexact) > 0 {
+		b = append(b, ']')
+	}
+	return append(b, '}')
 }
 
 // Inexact is one argument that policy cannot represent, and why.

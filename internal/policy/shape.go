@@ -64,9 +64,8 @@ func (s *shape) names() []string {
 	return ns
 }
 
-// at follows a path of names through records, and through the attributes of
-// entities as far as it is told them by roots. It returns nil where there is
-// nothing of that name, and else how far it came and the first optional step.
+// at follows a path of names through records. It returns nil where there is
+// nothing of that name.
 func (s *shape) at(path []string) *member {
 	m := &member{shape: s}
 	for _, name := range path {
@@ -80,10 +79,6 @@ func (s *shape) at(path []string) *member {
 		m = next
 	}
 	return m
-}
-
-func (f form) String() string {
-	return [...]string{"hidden", "String", "Long", "decimal", "Bool", "datetime", "entity", "Set", "record"}[f]
 }
 
 // cedar is the shape as a type of Cedar's schema; commons collects the records

@@ -94,13 +94,6 @@ func (t *touch) arguments() bool {
 	return args || t.whole
 }
 
-// readsArguments reports whether n reads any argument.
-func readsArguments(n ast.IsNode) bool {
-	var t touch
-	t.read(n)
-	return t.arguments()
-}
-
 // mentions reports whether n names the variable.
 func mentions(n ast.IsNode, variable types.String) bool {
 	found := false
@@ -111,6 +104,23 @@ func mentions(n ast.IsNode, variable types.String) bool {
 		return !found
 	})
 	return found
+}
+
+// reaches reports whether what t reads includes what is at path. An array is
+// one value: who asks for it asks for all of it.
+func (t *touch) reaches(path []string, s *shape) bool {
+	for _, step := range path {
+		if t.whole || s.form != record {
+			return true
+		}
+		if t = t.members[step]; t == nil {
+			return false
+		}
+		if m := s.members[step]; m != nil {
+			s = m.shape
+		}
+	}
+	return true
 }
 
 // plan narrows a shape to what t reads of it.

@@ -266,6 +266,10 @@ func (b *builder) survey(ptr string, v any) error {
 			local = "#"
 		}
 		object[word] = local
+		if word == "$ref" && b.draft < 2019 {
+			// Nothing beside a reference counts there, but the library reads const.
+			delete(object, "const")
+		}
 	}
 	return subschemas(ptr, object, b.survey)
 }

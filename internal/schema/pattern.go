@@ -52,6 +52,15 @@ func newPattern(text string) (*pattern, error) {
 	return &pattern{text: text, re: re, size: len(prog.Inst)}, nil
 }
 
+// Regexp compiles the value of a "pattern" keyword the way [Compile] does.
+func Regexp(text string) (*regexp.Regexp, error) {
+	p, err := newPattern(text)
+	if err != nil {
+		return nil, err
+	}
+	return p.re, nil
+}
+
 // match reports whether the pattern occurs in s. A text too long for the pattern
 // does not match.
 func (p *pattern) match(s []byte) bool {

@@ -292,4 +292,3 @@ func (s *Store) openEnvelope(r *sallyport.Run, sealed []byte) error {
 	}
 	return json.Unmarshal(plain, &r.Envelope)
 }
-

@@ -78,6 +78,7 @@ type conn struct {
 	pool     *pool
 	raw      syscall.RawConn // of the TCP connection
 	in       *bufio.Reader
+	events   *bufio.Reader // over body; nil until there was an event stream
 	out      []byte
 	head     head
 	body     body
@@ -418,20 +419,9 @@ func (h *head) read(in *bufio.Reader, budget *int) error {
 		if len(line) == 0 {
 			break
 		}
-		colon := bytes.IndexByte(line, ':')
-		if colon <= 0 {
-			return protocolError("a header field without a name")
-		}
-		name, value := line[:colon], trim(line[colon+1:])
-		for _, b := range name {
-			if !tokenByte[b] {
-				return protocolError("a header field whose name is not a token")
-			}
-		}
-		for _, b := range value {
-			if b < ' ' && b != '\t' || b == 0x7f {
-				return protocolError("a control character in a header field")
-			}
+		name, value, err := field(line)
+		if err != nil {
+			return err
 		}
 		switch {
 		case fold(name, "content-type"):
@@ -489,6 +479,26 @@ func (h *head) read(in *bufio.Reader, budget *int) error {
 	h.last = h.last || old && !keep
 	h.keepAlive = hint
 	return nil
+}
+
+// field takes a header field apart. A folded one has no name.
+func field(line []byte) (name, value []byte, err error) {
+	colon := bytes.IndexByte(line, ':')
+	if colon <= 0 {
+		return nil, nil, protocolError("a header field without a name")
+	}
+	name, value = line[:colon], trim(line[colon+1:])
+	for _, b := range name {
+		if !tokenByte[b] {
+			return nil, nil, protocolError("a header field whose name is not a token")
+		}
+	}
+	for _, b := range value {
+		if b < ' ' && b != '\t' || b == 0x7f {
+			return nil, nil, protocolError("a control character in a header field")
+		}
+	}
+	return name, value, nil
 }
 
 // keepAlive reads "timeout=N" and returns a second less: the server counts from
@@ -619,6 +629,9 @@ func (b *body) nextChunk() error {
 		if len(line) == 0 {
 			b.ended = true
 			return nil
+		}
+		if _, _, err := field(line); err != nil {
+			return err
 		}
 	}
 }

@@ -80,6 +80,10 @@ type process struct {
 	stdout *os.File
 	exited chan struct{} // closed when it has been reaped
 	err    error         // how it exited; read after exited
+
+	mu sync.Mutex
+	// reaped: the process group's number may be another's by now.
+	reaped bool
 }
 
 // startProcess starts the command of a transport with exactly the environment
@@ -129,7 +133,7 @@ func startProcess(s *starter, t *sallyport.Transport, env map[string]string, std
 		pipes[4].Close()
 	}()
 	go func() {
-		p.err = reap(cmd)
+		p.reap()
 		// What it started and left behind outside its group may hold the pipes open.
 		pipes[4].SetReadDeadline(time.Now().Add(lastWords))
 		p.stdout.SetReadDeadline(time.Now().Add(lastWords))
@@ -160,14 +164,22 @@ func (p *process) stop(now <-chan struct{}) {
 		if force {
 			p.kill()
 		} else {
-			terminate(p.cmd)
+			p.signal(terminate)
 		}
 	}
 	<-p.exited
 }
 
 // kill ends the process and its group at once.
-func (p *process) kill() { killGroup(p.cmd) }
+func (p *process) kill() { p.signal(kill) }
+
+func (p *process) signal(send func(*exec.Cmd)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.reaped {
+		send(p.cmd)
+	}
+}
 
 // lookPath finds a program as a shell would: by the PATH it will run with, or
 // by that of this program if it is given none.

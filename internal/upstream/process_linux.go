@@ -14,29 +14,22 @@ func detach(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }
 
-func terminate(cmd *exec.Cmd) { signalGroup(cmd, syscall.SIGTERM) }
+func terminate(cmd *exec.Cmd) { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 
-func killGroup(cmd *exec.Cmd) { signalGroup(cmd, syscall.SIGKILL) }
+func kill(cmd *exec.Cmd) { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 
-// signalGroup may be called at any time: while the leader is a zombie its
-// number cannot be another's, and reap holds it as one until the group is gone.
-// After that the kernel may hand the number out again, but only to a group that
-// a new process with that number made; reaped says not to try.
-func signalGroup(cmd *exec.Cmd, sig syscall.Signal) {
-	if cmd.ProcessState == nil {
-		_ = syscall.Kill(-cmd.Process.Pid, sig)
-	}
-}
-
-// reap waits for the child to end, kills what it left in its group while its
-// number is still its own, and collects it.
-func reap(cmd *exec.Cmd) error {
+// reap waits for the process to end, kills what it left in its group while the
+// group's number cannot be another's, and collects it.
+func (p *process) reap() {
 	for {
-		err := unix.Waitid(unix.P_PID, cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		err := unix.Waitid(unix.P_PID, p.cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
 		if !errors.Is(err, unix.EINTR) {
 			break
 		}
 	}
-	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-	return cmd.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	kill(p.cmd)
+	p.err = p.cmd.Wait()
+	p.reaped = true
 }

@@ -25,7 +25,7 @@ func (s *scanner) whole(first byte, what string, visit member) bool {
 func Each(obj []byte, fn func(key string, value []byte) error) error {
 	s := scanner{b: obj, depth: DefaultDepth}
 	var err error
-	ok := s.whole('{', "an object", func(name Span, _ bool, value Span) bool {
+	ok := s.whole('{', "an object", func(name, value Span) bool {
 		err = fn(string(unquoted(name.Of(obj))), value.Of(obj))
 		return err == nil
 	})
@@ -42,7 +42,7 @@ func Each(obj []byte, fn func(key string, value []byte) error) error {
 // one.
 func Field(obj []byte, key string) (raw []byte, ok bool, err error) {
 	s := scanner{b: obj, depth: DefaultDepth}
-	if !s.whole('{', "an object", func(name Span, _ bool, value Span) bool {
+	if !s.whole('{', "an object", func(name, value Span) bool {
 		if string(unquoted(name.Of(obj))) == key {
 			raw, ok = value.Of(obj), true
 		}
@@ -57,7 +57,7 @@ func Field(obj []byte, key string) (raw []byte, ok bool, err error) {
 func Elements(arr []byte) ([][]byte, error) {
 	s := scanner{b: arr, depth: DefaultDepth}
 	var items [][]byte
-	if !s.whole('[', "an array", func(_ Span, _ bool, value Span) bool {
+	if !s.whole('[', "an array", func(_, value Span) bool {
 		items = append(items, value.Of(arr))
 		return true
 	}) {
@@ -72,7 +72,7 @@ func Elements(arr []byte) ([][]byte, error) {
 func Items(result []byte, key string) (items [][]byte, nextCursor string, err error) {
 	var list, cursor []byte
 	s := scanner{b: result, depth: DefaultDepth}
-	if !s.whole('{', "an object", func(name Span, _ bool, value Span) bool {
+	if !s.whole('{', "an object", func(name, value Span) bool {
 		switch string(unquoted(name.Of(result))) {
 		case key:
 			list = value.Of(result)

@@ -132,13 +132,17 @@ func Scan(raw []byte, l Limits) (Message, error) {
 		s.failAt(InvalidRequest, "a batch of messages: send them one by one", s.i)
 		return Message{Raw: raw}, s.err
 	}
+	start := s.i
 	if !s.value(inMessage) || !s.end() {
+		return Message{Raw: raw}, s.err
+	}
+	if raw[start] != '{' {
+		s.failAt(InvalidRequest, "not an object", start)
 		return Message{Raw: raw}, s.err
 	}
 	m := Message{Raw: raw}
 	if !s.assemble(&m) {
-		id := m.ID
-		return Message{Raw: raw, ID: id}, s.err
+		return Message{Raw: raw, ID: m.ID}, s.err
 	}
 	return m, nil
 }

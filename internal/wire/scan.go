@@ -164,7 +164,7 @@ type scanner struct {
 
 // member is told of each member or element of the outermost value. For an
 // element of an array, name is absent.
-type member func(name Span, escaped bool, value Span) bool
+type member func(name, value Span) bool
 
 func (s *scanner) fail(reason string) bool { return s.failAt(ParseError, reason, s.i) }
 
@@ -198,7 +198,7 @@ func (s *scanner) end() bool {
 }
 
 func (s *scanner) space() {
-	for s.i < len(s.b) {
+	for s.i < len(s.b) && s.b[s.i] <= ' ' {
 		switch s.b[s.i] {
 		case ' ', '\t', '\n', '\r':
 			s.i++
@@ -484,7 +484,10 @@ func (s *scanner) object(at place, visit member) bool {
 		}
 		slot, child := noSlot, plain
 		if at != plain {
-			key := unquoted(name.Of(s.b))
+			key := s.b[name.Start+1 : name.End-1]
+			if escaped {
+				key = appendUnescaped(nil, key)
+			}
 			if slot, child = route(at, key); slot == noSlot {
 				for _, r := range routed[at] {
 					if bytes.EqualFold(r, key) {
@@ -505,7 +508,7 @@ func (s *scanner) object(at place, visit member) bool {
 		}
 		value.End = s.i
 		s.spans[slot] = value
-		if visit != nil && !visit(name, escaped, value) {
+		if visit != nil && !visit(name, value) {
 			return false
 		}
 		s.space()
@@ -534,7 +537,7 @@ func (s *scanner) array(visit member) bool {
 			return false
 		}
 		value.End = s.i
-		if visit != nil && !visit(Span{}, false, value) {
+		if visit != nil && !visit(Span{}, value) {
 			return false
 		}
 		s.space()

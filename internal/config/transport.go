@@ -1,0 +1,320 @@
+package config
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"net/url"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"sallyport"
+)
+
+// transport reads how an upstream is reached in a stage that may reach it.
+func (l *loader) transport(d *document, u *upstream, stage sallyport.Stage, f *stageFile, at func(...string) []string) sallyport.Transport {
+	t := sallyport.Transport{Era: string(f.Era)}
+	http, stdio := d.has(at("url")...), d.has(at("command")...)
+	if http && stdio {
+		d.problem(d.key(at("command")...), "keep one of them", "an upstream is reached by a url or by a command, not both")
+		return t
+	}
+	for _, key := range transportKeys {
+		if !d.has(at(key)...) {
+			continue
+		}
+		switch key {
+		case "insecure", "headers", "credential":
+			if !http {
+				d.problem(d.key(at(key)...), other(stdio, "give a command its secrets in env", "add the url"), "%s goes with a url, and %s has none", key, stage)
+			}
+		case "dir", "env":
+			if !stdio {
+				d.problem(d.key(at(key)...), other(http, "give a url its secrets in credential or headers", "add the command"), "%s goes with a command, and %s has none", key, stage)
+			}
+		case "era":
+			if !http && !stdio {
+				d.problem(d.key(at(key)...), "add the url or the command", "era says how an upstream speaks, and %s does not reach it", stage)
+			}
+		}
+	}
+	if !http && !stdio {
+		return t
+	}
+	if t.Era == "" && u.pins != nil {
+		t.Era = eraOf(u.pins.Server.ProtocolVersion)
+	}
+	c := claim{stage: stage, upstream: u.id}
+	if http {
+		if key, ok := d.url(f.URL, f.Insecure, at("url")...); ok {
+			t.URL = f.URL
+			l.claim(d, c, "endpoint", key, d.value(at("url")...))
+		}
+		for _, name := range slices.Sorted(maps.Keys(f.Headers)) {
+			if why := badHeader(name); why != "" {
+				d.problem(d.key(at("headers", name)...), "", "header %s: %s", quote(name), why)
+			}
+			if v, ok := l.value(d, c, name, f.Headers[name], at("headers", name)...); ok {
+				if t.Headers == nil {
+					t.Headers = map[string]string{}
+				}
+				t.Headers[name] = v
+			}
+		}
+		if f.Credential != "" {
+			t.Credential, _ = l.reference(d, c, string(f.Credential), at("credential")...)
+		}
+		return t
+	}
+
+	if len(f.Command) == 0 || f.Command[0] == "" {
+		d.problem(d.value(at("command")...), `write the program and its arguments, as in ["npx", "-y", "some-server"]`, "the command is empty")
+		return t
+	}
+	for i, arg := range f.Command {
+		switch {
+		case strings.ContainsRune(arg, 0):
+			d.problem(d.value(at("command", strconv.Itoa(i))...), "", "an argument of a command cannot hold a NUL character")
+		case secretArg(f.Command, i):
+			d.problem(d.key(at("command")...), "pass it in env, as a secret reference: every user of a machine can read the arguments of a program",
+				"argument %d of the command looks like a secret", i)
+		}
+	}
+	t.Command = f.Command
+	if f.Dir != "" {
+		t.Dir = d.place(f.Dir, at("dir")...)
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.Env)) {
+		if !envName.MatchString(name) {
+			d.problem(d.key(at("env", name)...), "use letters, digits and '_'", "%s cannot be the name of an environment variable", quote(name))
+			continue
+		}
+		if v, ok := l.value(d, c, name, f.Env[name], at("env", name)...); ok {
+			if t.Env == nil {
+				t.Env = map[string]string{}
+			}
+			t.Env[name] = v
+		}
+	}
+	// The directory is left out: the same program started twice is the same
+	// system wherever it starts.
+	key, err := json.Marshal([]any{t.Command, t.Env})
+	if err == nil {
+		l.claim(d, c, "command", string(key), d.key(at("command")...))
+	}
+	return t
+}
+
+func other(yes bool, then, otherwise string) string {
+	if yes {
+		return then
+	}
+	return otherwise
+}
+
+// eraOf is the era a protocol version belongs to. Versions are dates, so they are
+// ordered as text.
+func eraOf(version string) string {
+	if version >= eraStateless {
+		return eraStateless
+	}
+	return eraSessions
+}
+
+// hostName matches what DNS and hosts files hold, in ASCII.
+var hostName = regexp.MustCompile(`^(?i:[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)(?:\.(?i:[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?))*\.?$`)
+
+// url checks the address of an endpoint and returns what it claims: scheme, host,
+// port and path, so that two spellings of one place are one. What it finds wrong
+// is said without the URL, which may hold a password.
+func (d *document) url(text string, insecure bool, key ...string) (claims string, ok bool) {
+	at := d.value(key...)
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.Opaque != "" {
+		d.problem(at, "write it out, as in https://tools.example.com/mcp", "this is no absolute http or https URL")
+		return "", false
+	}
+	if u.User != nil {
+		d.problem(d.key(key...), "put the secret in credential or headers, as a reference", "a URL may not hold a user name or password")
+		return "", false
+	}
+	if strings.Contains(text, "#") {
+		d.problem(at, "leave out what follows the #", "a URL that is called has no fragment")
+		return "", false
+	}
+	for name := range u.Query() {
+		if secretName.MatchString(name) {
+			d.problem(d.key(key...), "put the secret in credential or headers, as a reference", "a parameter of the URL looks like a secret")
+			return "", false
+		}
+	}
+	if secretPrefix.MatchString(text) {
+		d.problem(d.key(key...), "put the secret in credential or headers, as a reference", "part of the URL looks like a secret")
+		return "", false
+	}
+	if looksSecret(text) {
+		d.note(d.key(key...), "whoever may read this file or the records can read the URL", "part of the URL looks like a secret")
+	}
+	host := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
+	last := host[strings.LastIndexByte(host, '.')+1:]
+	addr, err := netip.ParseAddr(host)
+	switch {
+	case err == nil && addr.Zone() != "":
+		d.problem(at, "", "the address has a zone, which means something on one machine only")
+		return "", false
+	case err == nil && (addr.Unmap().IsUnspecified() || addr.Unmap().IsMulticast() || addr.Unmap().IsLinkLocalUnicast()):
+		d.problem(at, "write the address the upstream listens on", "no upstream has the address %s: it stands for another, or for this machine's own services", host)
+		return "", false
+	case err == nil:
+		host = addr.Unmap().String()
+	case !hostName.MatchString(host), last != "" && last[0] >= '0' && last[0] <= '9':
+		// 127.1 and 0x7f.1 are addresses to some resolvers.
+		d.problem(at, "write a name in ASCII, or an address in full", "this is no name of a host")
+		return "", false
+	}
+	local := loopback(host)
+	if u.Scheme == "http" && !local && !insecure {
+		d.problem(at, "use https, or say insecure: true where the network itself is trusted", "plain http to another machine: credentials and data could be read on the way")
+		return "", false
+	}
+	if insecure && (u.Scheme == "https" || local) {
+		d.note(d.key(append(key[:len(key)-1:len(key)-1], "insecure")...), "leave it out", "insecure has no use here")
+	}
+	if local {
+		host = "loopback"
+	}
+	port := or(u.Port(), map[string]string{"http": "80", "https": "443"}[u.Scheme])
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || n == 0 {
+		d.problem(at, "", "the port of a URL is from 1 to 65535")
+		return "", false
+	}
+	return u.Scheme + "://" + net.JoinHostPort(host, strconv.FormatUint(n, 10)) + path.Clean("/"+u.Path), true
+}
+
+var headerName = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
+
+// badHeader says why a header cannot be configured, "" if it can: it is no header
+// name (RFC 9110, section 5.1), or the protocol or the connection writes it.
+func badHeader(name string) string {
+	if !headerName.MatchString(name) {
+		return "this is no name of a header"
+	}
+	low := strings.ToLower(name)
+	if strings.HasPrefix(low, "mcp-") || slices.Contains([]string{
+		"host", "content-length", "content-type", "content-encoding", "accept", "accept-encoding", "connection", "keep-alive",
+		"transfer-encoding", "te", "trailer", "upgrade", "expect", "last-event-id", "proxy-authorization", "proxy-connection",
+	}, low) {
+		return "Sallyport writes this one itself"
+	}
+	return ""
+}
+
+// value checks the value of a header or an environment variable: a reference, or
+// text that is no secret.
+func (l *loader) value(d *document, c claim, name, v string, key ...string) (string, bool) {
+	if isReference(v) {
+		return l.reference(d, c, v, key...)
+	}
+	if v == "" {
+		return v, true
+	}
+	if secretName.MatchString(name) || looksSecret(v) {
+		d.problem(d.key(key...), "write a reference: env:NAME or file:path", "%s looks like a secret, and secrets are not written down here", quote(name))
+		return "", false
+	}
+	if strings.ContainsFunc(v, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
+		d.problem(d.key(key...), "", "%s holds a line break or another control character", quote(name))
+		return "", false
+	}
+	return v, true
+}
+
+// reference checks a secret reference and claims it for its stage. It is pointed
+// at by its key: the value may be the secret itself.
+func (l *loader) reference(d *document, c claim, ref string, key ...string) (string, bool) {
+	name := key[len(key)-1]
+	if !isReference(ref) {
+		d.problem(d.key(key...), "write a reference: env:NAME or file:path", "%s has to be a secret reference, never the secret itself", name)
+		return "", false
+	}
+	if looksSecret(ref) {
+		d.problem(d.key(key...), "write the name of the variable or file that holds it", "%s looks like a secret itself, not a reference to one", name)
+		return "", false
+	}
+	if err := l.secrets.Check(ref); err != nil {
+		d.problem(d.key(key...), "secrets in sallyport.yaml says where references may lead", "the secret reference of %s leads nowhere: %v", name, err)
+		return "", false
+	}
+	if p, ok := strings.CutPrefix(ref, "file:"); ok {
+		ref = "file:" + path.Clean(p)
+	}
+	l.claim(d, c, "credential", ref, d.key(key...))
+	return ref, true
+}
+
+// secretOption matches an option of a program that takes a secret, and not one
+// that takes the name of a file that holds one.
+var (
+	secretOption = regexp.MustCompile(`(?i)^--?[a-z0-9_-]*(?:secret|token|passw(?:or)?d|passphrase|api[-_]?key|access[-_]?key|authorization|bearer)(=.+)?$`)
+	headerOption = regexp.MustCompile(`(?i)^(?:authorization|cookie|x-api-key|[a-z-]*token)\s*:\s*\S`)
+)
+
+// secretArg reports whether argument i of a command looks like a secret.
+func secretArg(command []string, i int) bool {
+	arg := command[i]
+	if looksSecret(arg) || headerOption.MatchString(arg) {
+		return true
+	}
+	if m := secretOption.FindStringSubmatch(arg); m != nil && m[1] != "" {
+		return true
+	}
+	if i == 0 || strings.HasPrefix(arg, "-") {
+		return false
+	}
+	m := secretOption.FindStringSubmatch(command[i-1])
+	return m != nil && m[1] == ""
+}
+
+// claim is that an endpoint, a command or a credential belongs to a stage.
+type claim struct {
+	stage    sallyport.Stage
+	upstream sallyport.UpstreamID
+	what     string // "endpoint", "command" or "credential"
+	key      string
+	place    Problem
+}
+
+func (l *loader) claim(d *document, c claim, what, key string, at *yaml.Node) {
+	c.what, c.key = what, key
+	c.place = d.say(at, "", "")
+	l.claims = append(l.claims, c)
+}
+
+// wall checks that every endpoint, command and credential belongs to one stage.
+func (l *loader) wall() {
+	first := map[[2]string]claim{}
+	slices.SortStableFunc(l.claims, func(a, b claim) int { return int(a.stage) - int(b.stage) })
+	for _, c := range l.claims {
+		was, ok := first[[2]string{c.what, c.key}]
+		if !ok {
+			first[[2]string{c.what, c.key}] = c
+			continue
+		}
+		if was.stage == c.stage {
+			continue
+		}
+		p := c.place
+		p.Message = fmt.Sprintf("this is the %s of %s in %s too (%s, line %d): an endpoint or credential belongs to exactly one stage",
+			c.what, was.upstream, was.stage, was.place.Path, was.place.Line)
+		p.Hint = "give " + c.stage.String() + " one of its own"
+		l.add(p)
+	}
+}

@@ -1,0 +1,114 @@
+// Package policy decides whether a call may happen. Policies are written in
+// Cedar (https://docs.cedarpolicy.com); this comment is the reference for those
+// who write them. The package does no I/O and reads no clock.
+//
+// # The rules
+//
+// A call is denied unless some policy permits it. A policy that forbids wins over
+// any number that permit. Every policy that decided is a reason of the decision.
+// If anything goes wrong while policies are evaluated, the call is denied, and so
+// is one whose kind, agent, upstream, stage, tier or labels are not known.
+//
+//	@id("refund-limit")
+//	@reason("refunds over 500 need a colleague")
+//	@hint("ask for a smaller refund, or hand the case over")
+//	forbid (principal, action == Action::"payments/refund", resource)
+//	when { context.args.amount > 500 };
+//
+// @id names the policy in records and tests; without one it is called by its file
+// and number, "policies/refunds.cedar#2". @reason is what an agent is told when
+// the policy denies its call, @hint what it may do instead. Other annotations mean
+// nothing here.
+//
+// # What a call is
+//
+// principal is the agent, Agent::"support":
+//
+//	principal.owner    String
+//	principal.tier     String   "low", "medium" or "high"
+//	principal.release  String   digest of the release
+//	principal.person   Person   optional: on whose behalf, Person::"ana@example.com"
+//
+// action is the tool by the name its upstream gives it, Action::"crm/lookup". Each
+// is in two groups: Action::"read" or Action::"changing", and
+// Action::"upstream:crm". Groups are named with in: action in Action::"read". What
+// is not a call of a tool is an action in no group:
+//
+//	Action::"resources/read"          also subscribing, and being listed
+//	Action::"prompts/get"             also being listed
+//	Action::"completion/complete"
+//	Action::"sampling/createMessage"  an upstream asks the client for a completion
+//	Action::"elicitation/create"      an upstream asks the client's user
+//
+// resource is the upstream, Upstream::"crm":
+//
+//	resource.identity  String   digest of where and how it is reached in this stage
+//
+// context is the rest:
+//
+//	context.stage                      String   "sandbox", "staging" or "production"
+//	context.args                       record   the arguments of a tool, see below
+//	context.uri                        String   resources; optional for completion
+//	context.prompt                     String   prompts; optional for completion
+//	context.tool.digest                String   of the pinned definition (tools only)
+//	context.tool.access                String   "read" or "changing"
+//	context.tool.data_class            String   as confidentiality below
+//	context.tool.data_class_level      Long     as confidentiality_level below
+//	context.run.id                     String
+//	context.run.implicit               Bool     opened by no host
+//	context.run.calls                  Long     calls of the run before this one
+//	context.run.task                   String   what the host said the task is
+//	context.run.person                 Person   optional
+//	context.run.integrity              String   "untrusted", "endorsed", "user" or "system"
+//	context.run.integrity_level        Long     1 to 4 in that order
+//	context.run.confidentiality        String   "public", "internal", "confidential" or "restricted"
+//	context.run.confidentiality_level  Long     1 to 4 in that order
+//	context.now.hour                   Long     0 to 23, UTC
+//	context.now.weekday                Long     1 (Monday) to 7, UTC
+//	context.now.at                     datetime
+//
+// # Arguments
+//
+// context.args has the types of the tool's own JSON Schema:
+//
+//	object   record; properties that are not required are optional
+//	string   String, and an enum or const of strings; date-time too
+//	integer  Long
+//	number   decimal, which has 4 places: context.args.price.lessThan(decimal("9.99"))
+//	boolean  Bool
+//	array    Set of its items: order and repetition are lost
+//
+// References within the schema are followed. Everything else cannot be seen by
+// policy: more than one type, null, choices (anyOf, oneOf), objects that declare no
+// properties, arrays of such things. A policy that names it is refused with the
+// reason. SchemaText shows what is left.
+//
+// A value that Cedar cannot hold exactly is never rounded: an integer beyond 64
+// bits, a number with more than 4 decimal places or beyond 922337203685477.5807,
+// null, a value of another type, an array of more than 1,024 elements, an argument
+// given under another spelling by letter case. If any policy in scope reads the
+// argument, a part of it or a record that it is in as a whole, the call is denied
+// with an error, also where the policy would only have looked whether the argument
+// is there. Arguments that no policy in scope reads are not looked at, whatever they
+// are. Numbers are compared by value: 1.0 and 1e0 are the integer 1, -0 is 0.
+//
+// # What is refused
+//
+// Compile refuses a policy that names what does not exist, confuses types, reads an
+// optional attribute without has, compares a string with a value it never has, or
+// can never match: a condition that is always false, that contradicts another or
+// the scope, an action group without tools, a tool at another upstream. A second
+// policy of the same @id is refused, and a permit in a stage's configuration.
+// A stage's policies are shared by releases: one that names tools or upstreams that
+// this release does not have is left out and listed by [Set.Inert]. Checked over the
+// tools of a whole project, such a policy is a mistake.
+//
+// # How it works
+//
+// The scope of a policy depends on agent, action and upstream alone. So the policies
+// whose scope a call is in are looked up once for each such combination, by buckets
+// of what the action scope names, and only their conditions are evaluated for a
+// call. From the conditions follows what they read; only that is converted, straight
+// from the JSON tokens. Everything else of the arguments is skipped over, though a
+// malformed object or a name given twice in it denies whenever any argument is read.
+package policy

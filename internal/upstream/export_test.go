@@ -1,0 +1,78 @@
+package upstream
+
+import (
+	"bufio"
+	"crypto/x509"
+	"io"
+	"time"
+)
+
+// Trust makes the stage trust the certificates for its https upstreams.
+func Trust(s *Stage, roots *x509.CertPool) { s.roots = roots }
+
+// Answered is a response as the HTTP/1.1 client of this package reads it.
+type Answered struct {
+	Status int
+	Last   bool
+	Body   []byte
+}
+
+// ReadResponse reads one response.
+func ReadResponse(r io.Reader, limit int) (Answered, error) {
+	c := &conn{in: bufio.NewReaderSize(r, maxHeaderLine)}
+	if err := c.receive(); err != nil {
+		return Answered{}, err
+	}
+	a := Answered{Status: c.head.status, Last: c.head.last}
+	var err error
+	a.Body, err = c.body.readAll(limit)
+	return a, err
+}
+
+// FindID returns the id that is found in a line that is too long to be kept,
+// which arrives in pieces of n bytes.
+func FindID(line []byte, n int) string {
+	var f idFinder
+	for len(line) > n {
+		f.feed(line[:n])
+		line = line[n:]
+	}
+	f.feed(line)
+	return string(f.id)
+}
+
+// Lines reads lines of at most max bytes until an error that is not about one
+// line, which it returns. Of a line that is too long it keeps "too long: " and
+// the id.
+func Lines(r io.Reader, max int) (got []string, err error) {
+	l := &lines{in: bufio.NewReaderSize(r, 16), max: max}
+	for {
+		line, err := l.next()
+		if e, ok := err.(*tooLongError); ok {
+			got = append(got, "too long: "+e.id)
+			continue
+		}
+		if err != nil {
+			return got, err
+		}
+		got = append(got, string(line))
+	}
+}
+
+// Waits returns how long is waited after each of a row of children that lived
+// for so long.
+func Waits(lived ...time.Duration) []time.Duration {
+	var b backoff
+	var waits []time.Duration
+	now := time.Unix(0, 0)
+	for _, l := range lived {
+		b.failed(now, l)
+		waits = append(waits, b.until.Sub(now))
+	}
+	return waits
+}
+
+const (
+	MaxSessions = maxSessions
+	StderrLines = stderrLines
+)

@@ -1,0 +1,971 @@
+package upstream
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sallyport"
+	"sallyport/internal/gateway"
+	"sallyport/internal/wire"
+)
+
+const (
+	// secretsFor is how long resolved secrets are kept.
+	secretsFor = 10 * time.Second
+	// maxErrorBody bounds the content of a response that is not a result.
+	maxErrorBody = 1 << 20
+	// maxAroundResult bounds what an event stream carries besides its result.
+	maxAroundResult = 16 << 20
+	// earlyAnswer is how long a server that stopped reading a request may take to
+	// say why.
+	earlyAnswer = 250 * time.Millisecond
+)
+
+// httpLink is an upstream behind streamable HTTP (MCP 2025-11-25 and 2026-07-28,
+// "Transports"). Each message is a POST of its own.
+type httpLink struct {
+	*upstream
+	pool *pool
+	// post, get and delete begin the head of a request, up to what differs.
+	post, get, delete []byte
+	secrets           atomic.Pointer[secretFields]
+	resolving         sync.Mutex
+	dropped           atomic.Uint64
+
+	mu       sync.Mutex
+	sessions map[string]*session // by the client's session
+}
+
+// secretFields are the header fields of a transport, resolved and ready to be
+// written.
+type secretFields struct {
+	fields []byte
+	until  time.Time
+}
+
+// set by this package, or the business of a connection: no transport may name
+// them. Neither may it name what begins with Mcp-.
+var ownFields = []string{
+	"accept", "accept-encoding", "connection", "content-length", "content-type", "cookie", "expect", "host",
+	"keep-alive", "last-event-id", "proxy-authorization", "proxy-connection", "te", "trailer",
+	"transfer-encoding", "upgrade", "user-agent",
+}
+
+func newHTTPLink(u *upstream, at *url.URL) (*httpLink, error) {
+	var config *tls.Config
+	port := at.Port()
+	switch at.Scheme {
+	case "http":
+		if port == "" {
+			port = "80"
+		}
+	case "https":
+		// HTTP/1.1 alone: its requests have a first byte that can be held back,
+		// and nothing beneath repeats them.
+		config = &tls.Config{ServerName: at.Hostname(), NextProtos: []string{"http/1.1"}, RootCAs: u.stage.roots}
+		if port == "" {
+			port = "443"
+		}
+	default:
+		return nil, u.misconfigured("its url is neither http nor https")
+	}
+	target := at.RequestURI()
+	switch {
+	case at.Hostname() == "":
+		return nil, u.misconfigured("its url has no host")
+	case at.User != nil:
+		return nil, u.misconfigured("its url holds a user: use a credential reference")
+	case at.Fragment != "":
+		return nil, u.misconfigured("its url has a fragment")
+	case !visible(at.Host) || !visible(target):
+		return nil, u.misconfigured("its url has characters that have to be escaped")
+	}
+	lower := map[string]bool{}
+	for name := range u.transport.Headers {
+		l := strings.ToLower(name)
+		switch {
+		case !isToken(name):
+			return nil, u.misconfigured(fmt.Sprintf("header %q is not a name", name))
+		case lower[l]:
+			return nil, u.misconfigured(fmt.Sprintf("header %s is there twice", name))
+		case slices.Contains(ownFields, l), strings.HasPrefix(l, "mcp-"):
+			return nil, u.misconfigured(fmt.Sprintf("header %s is not for configuration to set", name))
+		case l == "authorization" && u.transport.Credential != "":
+			return nil, u.misconfigured("it has both a credential and an authorization header")
+		}
+		lower[l] = true
+	}
+	h := &httpLink{
+		upstream: u, sessions: map[string]*session{},
+		pool: newPool(net.JoinHostPort(at.Hostname(), port), config),
+	}
+	agent := ""
+	if c := u.stage.config.Client; c.Name != "" && isToken(c.Name) && isToken(c.Version) {
+		agent = "User-Agent: " + c.Name + "/" + c.Version + "\r\n"
+	}
+	head := func(method, accept string) []byte {
+		return []byte(method + " " + target + " HTTP/1.1\r\nHost: " + at.Host + "\r\n" + agent +
+			"Accept: " + accept + "\r\nAccept-Encoding: identity\r\n")
+	}
+	h.post = append(head("POST", "application/json, text/event-stream"), "Content-Type: application/json\r\n"...)
+	h.get = head("GET", "text/event-stream")
+	h.delete = head("DELETE", "*/*")
+	return h, nil
+}
+
+// visible reports whether s is visible ASCII.
+func visible(s string) bool {
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+func isToken(s string) bool {
+	for i := range len(s) {
+		if !tokenByte[s[i]] {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// isReference reports whether a configured value is a reference to a secret.
+func isReference(s string) bool {
+	return strings.HasPrefix(s, "env:") || strings.HasPrefix(s, "file:")
+}
+
+// resolve returns a configured value, or the secret it refers to. Line ends
+// behind a secret are those of the file it is kept in.
+func (u *upstream) resolve(what, value string) (string, error) {
+	if !isReference(value) {
+		return value, nil
+	}
+	if u.stage.config.Secret == nil {
+		return "", u.misconfigured("there is nobody to resolve the reference of its " + what)
+	}
+	secret, err := u.stage.config.Secret(value)
+	if err != nil {
+		u.note(fmt.Errorf("%s of upstream %s: %w", what, u.id, err))
+		return "", u.misconfigured("the reference of its " + what + " cannot be resolved")
+	}
+	return strings.TrimRight(secret, "\r\n"), nil
+}
+
+// authority returns the configured header fields with secrets resolved, which
+// are read again after secretsFor and after the upstream has not accepted them.
+func (h *httpLink) authority() (*secretFields, error) {
+	if s := h.secrets.Load(); s != nil && time.Now().Before(s.until) {
+		return s, nil
+	}
+	h.resolving.Lock()
+	defer h.resolving.Unlock()
+	if s := h.secrets.Load(); s != nil && time.Now().Before(s.until) {
+		return s, nil
+	}
+	s := &secretFields{until: time.Now().Add(secretsFor)}
+	add := func(name, value string) error {
+		for _, c := range []byte(value) {
+			if c < ' ' && c != '\t' || c == 0x7f {
+				return h.misconfigured("header " + name + " has a control character in it")
+			}
+		}
+		s.fields = append(append(append(append(s.fields, name...), ": "...), value...), "\r\n"...)
+		return nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(h.transport.Headers)) {
+		value, err := h.resolve("header "+name, h.transport.Headers[name])
+		if err != nil {
+			return nil, err
+		}
+		if err := add(name, value); err != nil {
+			return nil, err
+		}
+	}
+	if ref := h.transport.Credential; ref != "" {
+		if !isReference(ref) {
+			return nil, h.misconfigured("its credential is not a reference to a secret")
+		}
+		value, err := h.resolve("credential", ref)
+		if err != nil {
+			return nil, err
+		}
+		if value == "" {
+			return nil, h.misconfigured("its credential is empty")
+		}
+		if err := add("Authorization", "Bearer "+value); err != nil {
+			return nil, err
+		}
+	}
+	h.secrets.Store(s)
+	return s, nil
+}
+
+// message is one POST.
+type message struct {
+	body    []byte
+	session string // Mcp-Session-Id, if there is one
+	version string // MCP-Protocol-Version, unless that is still to be agreed on
+	mirror  *wire.Message
+	params  http.Header // Mcp-Param-*
+	before  func() error
+	after   func()
+}
+
+// exchange is a request that has been sent and whose response's head has been
+// read. Its connection is given back by done or closed by abandon.
+type exchange struct {
+	*conn
+	release func() bool
+	secrets *secretFields
+}
+
+// done gives the connection back when the response has been read.
+func (x *exchange) done() {
+	if !x.release() {
+		// The context's end is about to set a deadline that would be another's.
+		x.close()
+		return
+	}
+	x.put()
+}
+
+func (x *exchange) abandon() {
+	x.release()
+	x.close()
+}
+
+// send posts a message and returns when the head of the response is there. It
+// makes one request. Only when the connection was an idle one that turns out to
+// be dead before a single byte was taken from this end, a second one is tried;
+// before is called again then, and nothing was written in between.
+//
+// Once before has been called, errors are *sendError.
+func (h *httpLink) send(ctx context.Context, m *message) (exchange, error) {
+	secrets, err := h.authority()
+	if err != nil {
+		return exchange{}, err
+	}
+	for again := false; ; again = true {
+		c, err := h.pool.get(ctx, again)
+		if err != nil {
+			return exchange{}, &connectError{err}
+		}
+		c.out = append(append(c.out[:0], h.post...), secrets.fields...)
+		c.out = h.appendFields(c.out, m)
+		c.out = append(c.out, "Content-Length: "...)
+		c.out = strconv.AppendInt(c.out, int64(len(m.body)), 10)
+		c.out = append(c.out, "\r\n\r\n"...)
+
+		x := exchange{conn: c, release: c.watch(ctx), secrets: secrets}
+		if m.before != nil {
+			if err := m.before(); err != nil {
+				c.body, c.head = body{ended: true}, head{keepAlive: c.keep, session: c.head.session}
+				x.done()
+				return exchange{}, &vetoError{err}
+			}
+		}
+		n, err := c.send(m.body)
+		if err == nil && m.after != nil {
+			m.after()
+		}
+		switch {
+		case err == nil:
+			err = c.receive()
+		case n == 0 && c.reused && h.pool.tls == nil && !again && ctx.Err() == nil:
+			x.abandon()
+			continue
+		case n > 0 && ctx.Err() == nil && !timedOut(err):
+			// A server that refuses a request may say so and close before it has
+			// read it.
+			c.SetReadDeadline(time.Now().Add(earlyAnswer))
+			if c.receive() == nil && c.head.status >= 400 {
+				c.head.last = true
+				err = nil
+			}
+		}
+		if err != nil {
+			x.abandon()
+			return exchange{}, &sendError{err, n > 0 || h.pool.tls != nil}
+		}
+		return x, nil
+	}
+}
+
+func (h *httpLink) appendFields(out []byte, m *message) []byte {
+	if m.session != "" {
+		out = appendField(out, wire.HeaderSessionID, m.session)
+	}
+	switch {
+	case m.mirror != nil && h.era == wire.Stateless:
+		fields := make(http.Header, 3)
+		wire.SetHeaders(fields, m.mirror, m.version)
+		for name, values := range fields {
+			out = appendField(out, name, values[0])
+		}
+	case m.version != "":
+		out = appendField(out, wire.HeaderVersion, m.version)
+	}
+	for name, values := range m.params {
+		if len(values) == 1 && len(name) > 10 && strings.EqualFold(name[:10], "Mcp-Param-") && isToken(name) {
+			out = appendField(out, name, values[0])
+		}
+	}
+	return out
+}
+
+// appendField appends a header field. What could end it early is left out: the
+// values are this program's or have been encoded, so there is nothing to leave
+// out.
+func appendField(out []byte, name, value string) []byte {
+	out = append(append(out, name...), ": "...)
+	for i := range len(value) {
+		if c := value[i]; c >= ' ' && c != 0x7f || c == '\t' {
+			out = append(out, c)
+		}
+	}
+	return append(out, "\r\n"...)
+}
+
+func (h *httpLink) do(ctx context.Context, r *gateway.Request) (*gateway.Response, error) {
+	m := message{
+		body: r.Message.Raw, version: h.version, mirror: &r.Message,
+		params: r.ParamHeaders, before: r.BeforeWrite, after: r.AfterWrite,
+	}
+	var s *session
+	if h.era == wire.Sessions {
+		var err error
+		if s, err = h.session(ctx, r.Session); err != nil {
+			return nil, err
+		}
+		m.session, m.version, m.params = s.id, s.version, nil
+	} else if r.Message.MetaVersion != "" {
+		m.version = r.Message.MetaVersion
+	}
+	x, err := h.send(ctx, &m)
+	if err == nil {
+		var res *gateway.Response
+		if res, err = h.receive(ctx, &x, s, r); err == nil {
+			return res, nil
+		}
+		if r := (*sallyport.Refusal)(nil); !errors.As(err, &r) {
+			err = &sendError{err, true}
+		}
+	}
+	if e := (*sendError)(nil); s != nil && errors.As(err, &e) && e.sent && (ctx.Err() != nil || timedOut(err) || tooLarge(err)) {
+		// In the sessions era a connection that ends cancels nothing (MCP
+		// 2025-11-25, "Transports", "Sending Messages to the Server").
+		h.cancel(s, r.Message.ID.Of(r.Message.Raw))
+	}
+	return nil, err
+}
+
+func tooLarge(err error) bool { return errors.Is(err, errTooLarge) || errors.Is(err, wire.ErrTooLarge) }
+
+// receive reads the response to a request. It gives the connection back.
+func (h *httpLink) receive(ctx context.Context, x *exchange, s *session, r *gateway.Request) (*gateway.Response, error) {
+	limit := r.MaxResult
+	if limit <= 0 {
+		limit = defaultMaxResult
+	}
+	id := r.Message.ID.Of(r.Message.Raw)
+	status := x.head.status
+	switch {
+	case x.head.coded:
+		x.abandon()
+		return nil, protocolError("its answer is compressed, which it was asked not to do")
+	case status == 200 && x.head.media == mediaJSON:
+		raw, err := x.body.readAll(limit)
+		if err != nil {
+			x.abandon()
+			return nil, err
+		}
+		x.done()
+		m, err := wire.Scan(raw, wire.Limits{Bytes: limit})
+		if err != nil {
+			return nil, err
+		}
+		return final(m, id)
+	case status == 200 && x.head.media == mediaEvents:
+		return h.events(ctx, x, s, r, limit)
+	case status < 300:
+		x.abandon()
+		return nil, protocolError(fmt.Sprintf("it answered a request with status %d and no message", status))
+	case status < 400:
+		x.abandon()
+		return nil, protocolError("it redirects, which is never followed")
+	}
+
+	if status == 401 || status == 403 {
+		h.secrets.CompareAndSwap(x.secrets, nil)
+	}
+	retry, isJSON := x.head.retryAfter, x.head.media == mediaJSON
+	raw, err := x.body.readAll(min(limit, maxErrorBody))
+	if err != nil {
+		x.abandon()
+	} else {
+		x.done()
+	}
+	if status == 404 && s != nil && s.id != "" {
+		h.lose(s)
+		return nil, unavailable("the session with the system behind this tool is lost", "call again: it gets a new one", true)
+	}
+	if err == nil && isJSON {
+		m, err := wire.Scan(raw, wire.Limits{Bytes: maxErrorBody})
+		if err == nil && m.Kind == wire.Error && (!m.ID.Present() || sameID(m.ID.Of(raw), id)) {
+			return &gateway.Response{Message: m}, nil
+		}
+	}
+	reason := fmt.Sprintf("the system behind this tool answered with status %d", status)
+	switch {
+	case status == 401 || status == 403:
+		return nil, unavailable("the system behind this tool does not accept this gateway's credential", "ask an operator to renew it", true)
+	case status == 429 || status >= 500:
+		hint := "call again later"
+		if retry > 0 {
+			hint = fmt.Sprintf("call again in %d s", retry)
+		}
+		return nil, unavailable(reason, hint, true)
+	default:
+		refusal := sallyport.Refuse(sallyport.UpstreamProtocol, reason, "")
+		refusal.Detail = map[string]any{"sent": true, "status": status}
+		return nil, refusal
+	}
+}
+
+// final makes a response of the message that answers the request of that id.
+func final(m wire.Message, id []byte) (*gateway.Response, error) {
+	switch {
+	case m.Kind != wire.Result && m.Kind != wire.Error:
+		return nil, protocolError("its answer to a request is a " + m.Kind.String())
+	case !sameID(m.ID.Of(m.Raw), id):
+		return nil, protocolError("it answered another request than it was sent")
+	}
+	return &gateway.Response{Message: m}, nil
+}
+
+// events reads an event stream up to the response to r.
+func (h *httpLink) events(ctx context.Context, x *exchange, s *session, r *gateway.Request, limit int) (*gateway.Response, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	var asks sync.WaitGroup
+	defer func() {
+		cancel()
+		asks.Wait()
+	}()
+	room := make(chan struct{}, maxAsks)
+	events := wire.NewEventReader(x.eventBuffer(), limit)
+	around := 0
+	id := r.Message.ID.Of(r.Message.Raw)
+	for {
+		e, err := events.Next()
+		if err != nil {
+			x.abandon()
+			return nil, unexpected(err)
+		}
+		if e.Type != "message" || len(e.Data) == 0 {
+			continue
+		}
+		m, err := wire.Scan(e.Data, wire.Limits{Bytes: limit})
+		if err != nil {
+			x.abandon()
+			return nil, err
+		}
+		switch m.Kind {
+		case wire.Result, wire.Error:
+			res, err := final(m, id)
+			if err != nil {
+				x.abandon()
+				return nil, err
+			}
+			x.unfinished = true
+			x.done()
+			return res, nil
+		case wire.Notification:
+			if r.Notify != nil {
+				r.Notify(m.Raw)
+			}
+		case wire.Request:
+			if s == nil {
+				x.abandon()
+				return nil, protocolError("it asked the client a question, which its version does not allow")
+			}
+			select {
+			case room <- struct{}{}:
+				asks.Go(func() {
+					h.reply(ctx, s, answer(ctx, &m, r.Ask))
+					<-room
+				})
+			default:
+				h.dropped.Add(1)
+			}
+		}
+		if around += len(e.Data); around > maxAroundResult {
+			x.abandon()
+			return nil, protocolError("it sends messages without end before the result")
+		}
+	}
+}
+
+// eventBuffer is the connection's buffer for event streams: the reader of events
+// takes a buffer of that size as it is.
+func (c *conn) eventBuffer() *bufio.Reader {
+	if c.events == nil {
+		c.events = bufio.NewReaderSize(&c.body, 4<<10)
+	} else {
+		c.events.Reset(&c.body)
+	}
+	return c.events
+}
+
+// reply posts the answer to a question of the upstream.
+func (h *httpLink) reply(ctx context.Context, s *session, raw []byte) {
+	// The call the question belonged to may have ended; the upstream still waits.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), openTimeout)
+	defer cancel()
+	if err := h.inform(ctx, s, raw); err != nil {
+		h.dropped.Add(1)
+		h.note(fmt.Errorf("answer to a question of the upstream: %w", err))
+	}
+}
+
+// inform posts a message that has no answer but that it was accepted.
+func (h *httpLink) inform(ctx context.Context, s *session, raw []byte) error {
+	m := message{body: raw, version: h.version}
+	if s != nil {
+		m.session, m.version = s.id, s.version
+	}
+	x, err := h.send(ctx, &m)
+	if err != nil {
+		return err
+	}
+	status := x.head.status
+	if _, err := x.body.readAll(maxErrorBody); err != nil {
+		x.abandon()
+	} else {
+		x.done()
+	}
+	if status < 200 || status > 299 {
+		return fmt.Errorf("status %d", status)
+	}
+	return nil
+}
+
+// cancel tells the upstream, beside the call, that its answer is not waited for.
+func (h *httpLink) cancel(s *session, id []byte) {
+	params := append(append([]byte(`{"requestId":`), id...), `,"reason":"the caller no longer waits"}`...)
+	raw := wire.AppendNotification(nil, wire.NotificationCancelled, params)
+	h.stage.aside(func() {
+		ctx, done := context.WithTimeout(context.Background(), asideTimeout)
+		defer done()
+		if err := h.inform(ctx, s, raw); err != nil {
+			h.note(fmt.Errorf("cancelling a request: %w", err))
+		}
+	})
+}
+
+func (h *httpLink) tell(ctx context.Context, gs *gateway.Session, raw []byte) error {
+	h.mu.Lock()
+	s := h.sessions[gs.ID]
+	h.mu.Unlock()
+	if s == nil {
+		return nil
+	}
+	select {
+	case <-s.opened:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if s.err != nil {
+		return nil
+	}
+	return h.inform(ctx, s, raw)
+}
+
+// session is the upstream's session of one client session.
+type session struct {
+	client *gateway.Session
+	// What follows is written before opened is closed.
+	opened  chan struct{}
+	err     error
+	id      string // empty where the server does without
+	version string // agreed on
+	// initialized is the result of initialize.
+	initialized []byte
+
+	quit context.CancelFunc // ends the stream beside the calls
+	ctx  context.Context
+	used atomic.Int64 // calls that use it
+}
+
+// session returns the upstream's session that belongs to a client's, and opens
+// one if there is none. Those who come while it is being opened wait for it.
+func (h *httpLink) session(ctx context.Context, gs *gateway.Session) (*session, error) {
+	h.mu.Lock()
+	s := h.sessions[gs.ID]
+	if s == nil {
+		if len(h.sessions) >= maxSessions {
+			h.mu.Unlock()
+			return nil, unavailable("there are too many sessions with the system behind this tool", "close sessions that are no longer used", false)
+		}
+		s = &session{client: gs, opened: make(chan struct{})}
+		s.ctx, s.quit = context.WithCancel(h.stage.ctx)
+		h.sessions[gs.ID] = s
+		h.mu.Unlock()
+		// Whoever came first may leave first: it is opened beside the call.
+		if !h.stage.aside(func() { h.open(s) }) {
+			h.lose(s)
+			s.err = shuttingDown()
+			close(s.opened)
+		}
+	} else {
+		h.mu.Unlock()
+	}
+	select {
+	case <-s.opened:
+		return s, s.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-h.stage.ctx.Done():
+		return nil, shuttingDown()
+	}
+}
+
+func (h *httpLink) greeting(ctx context.Context, gs *gateway.Session) ([]byte, error) {
+	s, err := h.session(ctx, gs)
+	if err != nil {
+		return nil, err
+	}
+	return s.initialized, nil
+}
+
+func (h *httpLink) open(s *session) {
+	ctx, cancel := context.WithTimeout(s.ctx, openTimeout)
+	defer cancel()
+	err := h.initialize(ctx, s)
+	if err == nil {
+		err = h.inform(ctx, s, wire.AppendNotification(nil, wire.NotificationInitialized, nil))
+	}
+	if err != nil {
+		if ctx.Err() != nil || timedOut(err) {
+			err = &connectError{fmt.Errorf("opening a session took too long: %w", err)}
+		}
+		h.lose(s)
+		h.note(fmt.Errorf("opening a session: %w", err))
+		s.err = notSent(err)
+	} else if s.id != "" && (s.client.Deliver != nil || s.client.Ask != nil) {
+		h.stage.aside(func() { h.listen(s) })
+	}
+	close(s.opened)
+}
+
+// notSent makes an error of the opening of a session one of a call that was not
+// sent because of it.
+func notSent(err error) error {
+	var r *sallyport.Refusal
+	if errors.As(err, &r) {
+		c := *r
+		c.Detail = map[string]any{"sent": false}
+		return &c
+	}
+	if e := (*sendError)(nil); errors.As(err, &e) {
+		return &sendError{e.err, false}
+	}
+	return err
+}
+
+// initializeRequest is what opens a session: the upstream is told of the client
+// what the client said of itself.
+func (u *upstream) initializeRequest(id []byte, s *gateway.Session) []byte {
+	info := []byte(s.ClientInfo)
+	if len(info) == 0 {
+		c := u.stage.config.Client
+		info = wire.AppendString([]byte(`{"name":`), c.Name)
+		info = append(wire.AppendString(append(info, `,"version":`...), c.Version), '}')
+	}
+	capabilities := []byte(s.ClientCapabilities)
+	if len(capabilities) == 0 {
+		capabilities = []byte("{}")
+	}
+	params := wire.AppendString([]byte(`{"protocolVersion":`), u.version)
+	params = append(append(params, `,"capabilities":`...), capabilities...)
+	params = append(append(params, `,"clientInfo":`...), info...)
+	return wire.AppendRequest(nil, id, wire.MethodInitialize, append(params, '}'))
+}
+
+// initialized reads the answer to initialize and returns the version agreed on.
+func (u *upstream) initialized(m *wire.Message) (version string, err error) {
+	if m.Kind == wire.Error {
+		return "", protocolError("it refused to open a session")
+	}
+	token, ok, err := wire.Field(m.Result.Of(m.Raw), "protocolVersion")
+	if err != nil {
+		return "", err
+	}
+	if ok {
+		version, err = wire.DecodeString(token)
+	}
+	if !ok || err != nil || !sessionsVersion(version) {
+		return "", protocolError("it opened a session in a version of the protocol that is not spoken")
+	}
+	return version, nil
+}
+
+// sessionsVersion reports whether a version belongs to the sessions era. Servers
+// of versions before those that are spoken are spoken to all the same: what
+// differs is for the client to read.
+func sessionsVersion(v string) bool {
+	if era, ok := wire.EraOf(v); ok {
+		return era == wire.Sessions
+	}
+	_, err := time.Parse(time.DateOnly, v)
+	return err == nil && v < wire.Version20251125
+}
+
+func (h *httpLink) initialize(ctx context.Context, s *session) error {
+	raw := h.initializeRequest([]byte(`"sallyport-initialize"`), s.client)
+	request, err := wire.Scan(raw, wire.Limits{Bytes: len(raw)})
+	if err != nil {
+		return h.misconfigured("the client's own description cannot be passed on")
+	}
+	x, err := h.send(ctx, &message{body: raw})
+	if err != nil {
+		return err
+	}
+	id := string(x.head.session)
+	res, err := h.receive(ctx, &x, s, &gateway.Request{Message: request, MaxResult: defaultMaxResult})
+	if err != nil {
+		return err
+	}
+	if s.version, err = h.initialized(&res.Message); err != nil {
+		return err
+	}
+	if len(id) > maxHeaderLine/2 || !visible(id) {
+		return protocolError("its session id has characters that no session id has")
+	}
+	s.id, s.initialized = id, res.Message.Result.Of(res.Message.Raw)
+	return nil
+}
+
+// listen reads the stream of messages that belong to no call, for as long as the
+// session lives. A server may do without one (405).
+func (h *httpLink) listen(s *session) {
+	wait, last := time.Second, ""
+	for s.ctx.Err() == nil {
+		began := time.Now()
+		id, retry, again := h.stream(s, last)
+		if !again {
+			return
+		}
+		last = id
+		if time.Since(began) > time.Minute {
+			wait = time.Second
+		}
+		pause := wait
+		if retry > 0 {
+			pause = min(retry, 30*time.Second)
+		}
+		wait = min(2*wait, 30*time.Second)
+		select {
+		case <-time.After(pause):
+		case <-s.ctx.Done():
+		}
+	}
+}
+
+// stream opens the stream once and passes on what it brings until it ends. It
+// returns the id of the last event, the wait the server asks for, and whether to
+// try again.
+func (h *httpLink) stream(s *session, last string) (string, time.Duration, bool) {
+	secrets, err := h.authority()
+	if err != nil {
+		return last, 0, true
+	}
+	c, err := h.pool.get(s.ctx, false)
+	if err != nil {
+		h.note(fmt.Errorf("stream beside the calls: %w", err))
+		return last, 0, true
+	}
+	defer c.close()
+	defer c.watch(s.ctx)()
+	c.out = append(append(c.out[:0], h.get...), secrets.fields...)
+	c.out = appendField(c.out, wire.HeaderSessionID, s.id)
+	c.out = appendField(c.out, wire.HeaderVersion, s.version)
+	if last != "" {
+		c.out = appendField(c.out, "Last-Event-ID", last)
+	}
+	c.out = append(c.out, "\r\n"...)
+	if _, err := c.send(nil); err != nil {
+		return last, 0, true
+	}
+	if err := c.receive(); err != nil {
+		return last, 0, true
+	}
+	switch {
+	case c.head.status == 404:
+		h.lose(s)
+		return "", 0, false
+	case c.head.status == 401 || c.head.status == 403:
+		h.secrets.CompareAndSwap(secrets, nil)
+		return last, 0, true
+	case c.head.status == 429 || c.head.status >= 500:
+		return last, 0, true
+	case c.head.status != 200 || c.head.media != mediaEvents || c.head.coded:
+		return "", 0, false
+	}
+	var asks sync.WaitGroup
+	defer asks.Wait()
+	room := make(chan struct{}, maxAsks)
+	events := wire.NewEventReader(c.eventBuffer(), defaultMaxResult)
+	retry := time.Duration(0)
+	for {
+		e, err := events.Next()
+		if err != nil {
+			if err != io.EOF && s.ctx.Err() == nil {
+				h.note(fmt.Errorf("stream beside the calls: %w", err))
+			}
+			return last, retry, !tooLarge(err)
+		}
+		if e.ID != "" && visible(e.ID) && len(e.ID) < maxHeaderLine/4 {
+			last = e.ID
+		}
+		if e.Retry > 0 {
+			retry = time.Duration(e.Retry) * time.Millisecond
+		}
+		if e.Type != "message" || len(e.Data) == 0 {
+			continue
+		}
+		m, err := wire.Scan(e.Data, wire.Limits{Bytes: defaultMaxResult})
+		switch {
+		case err != nil, m.Kind == wire.Result, m.Kind == wire.Error:
+			h.dropped.Add(1)
+		case m.Kind == wire.Notification:
+			if s.client.Deliver != nil {
+				s.client.Deliver(m.Raw)
+			}
+		default:
+			select {
+			case room <- struct{}{}:
+				asks.Go(func() {
+					h.reply(s.ctx, s, answer(s.ctx, &m, s.client.Ask))
+					<-room
+				})
+			default:
+				h.dropped.Add(1)
+			}
+		}
+	}
+}
+
+// lose drops a session that the server no longer knows, or never did.
+func (h *httpLink) lose(s *session) {
+	h.mu.Lock()
+	if h.sessions[s.client.ID] == s {
+		delete(h.sessions, s.client.ID)
+	}
+	h.mu.Unlock()
+	s.quit()
+}
+
+func (h *httpLink) forget(gs *gateway.Session) {
+	h.mu.Lock()
+	s := h.sessions[gs.ID]
+	h.mu.Unlock()
+	if s != nil {
+		h.lose(s)
+		h.stage.aside(func() { h.finish(s) })
+	}
+}
+
+// finish tells the server that a session is over.
+func (h *httpLink) finish(s *session) {
+	<-s.opened
+	if s.err != nil || s.id == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), asideTimeout)
+	defer cancel()
+	secrets, err := h.authority()
+	if err != nil {
+		return
+	}
+	c, err := h.pool.get(ctx, false)
+	if err != nil {
+		return
+	}
+	x := exchange{conn: c, release: c.watch(ctx)}
+	c.out = append(append(c.out[:0], h.delete...), secrets.fields...)
+	c.out = appendField(c.out, wire.HeaderSessionID, s.id)
+	c.out = appendField(c.out, wire.HeaderVersion, s.version)
+	c.out = append(c.out, "\r\n"...)
+	if _, err := c.send(nil); err != nil || c.receive() != nil {
+		x.abandon()
+		return
+	}
+	if _, err := c.body.readAll(maxErrorBody); err != nil {
+		x.abandon()
+		return
+	}
+	x.done()
+}
+
+func (h *httpLink) quiet() {
+	h.mu.Lock()
+	all := slices.Collect(maps.Values(h.sessions))
+	h.mu.Unlock()
+	for _, s := range all {
+		h.forget(s.client)
+	}
+	h.pool.drop()
+}
+
+func (h *httpLink) end() {
+	h.mu.Lock()
+	all := slices.Collect(maps.Values(h.sessions))
+	h.sessions = map[string]*session{}
+	h.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		room := make(chan struct{}, 128)
+		var ends sync.WaitGroup
+		for _, s := range all {
+			s.quit()
+			room <- struct{}{}
+			ends.Go(func() {
+				h.finish(s)
+				<-room
+			})
+		}
+		ends.Wait()
+	}()
+	select {
+	case <-done:
+	case <-h.stage.cut:
+	}
+	h.pool.shut()
+	<-done
+}
+
+func (h *httpLink) status(st *Status) {
+	st.Transport, st.Dials, st.Dropped = "http", h.pool.dials.Load(), h.dropped.Load()
+	st.Connections = h.pool.connections()
+	h.mu.Lock()
+	st.Sessions = len(h.sessions)
+	h.mu.Unlock()
+}
