@@ -12,7 +12,7 @@ import (
 // kindAsked is the kind of call an upstream makes of a client by a method. What
 // is not listed cannot be asked.
 var kindAsked = map[string]sallyport.Kind{
-	wire.MethodSamplingCreate:    sallyport.KindSampling,
+	wire.MethodSamplingCreateMessage:    sallyport.KindSampling,
 	wire.MethodElicitationCreate: sallyport.KindElicitation,
 }
 
