@@ -13,7 +13,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -27,8 +26,10 @@ const MaxDepth = 64
 // surrogate pairs, nesting beyond MaxDepth and text behind the value are errors.
 func JSON(raw []byte) ([]byte, error) {
 	w := writer{
-		dec: jsontext.NewDecoder(bytes.NewBuffer(raw)),
-		dst: make([]byte, 0, len(raw)),
+		dec:     jsontext.NewDecoder(bytes.NewBuffer(raw)),
+		dst:     make([]byte, 0, len(raw)),
+		members: make([]member, 0, 16),
+		names:   make([]byte, 0, 256),
 	}
 	if err := w.value(0); err != nil {
 		return nil, fmt.Errorf("canonical form: %w", err)
@@ -77,14 +78,15 @@ type writer struct {
 	dec     *jsontext.Decoder
 	dst     []byte
 	members []member // of all objects that are open, innermost last
+	names   []byte   // the unescaped names of members
 	sorted  []byte   // where an object's members are put in order
 }
 
-// member is a member that has been written: its unescaped name, and where in dst
-// it stands, name and value.
+// member is a member that has been written: where in names its name is, and where
+// in dst it stands, name and value.
 type member struct {
-	name       string
-	start, end int
+	nameStart, nameEnd int
+	start, end         int
 }
 
 func (w *writer) value(depth int) error {
@@ -106,11 +108,15 @@ func (w *writer) value(depth int) error {
 			w.dst = append(w.dst, v...)
 			return nil
 		}
+		if bytes.IndexByte(v, '\\') < 0 {
+			w.dst = append(w.dst, v...) // without escapes, a string is in its form
+			return nil
+		}
 		text, err := jsontext.AppendUnquote(nil, v)
 		if err != nil {
 			return err
 		}
-		w.dst = appendString(w.dst, string(text))
+		w.dst = appendString(w.dst, text)
 		return nil
 	}
 }
@@ -140,17 +146,21 @@ func (w *writer) object(depth int) error {
 		return err
 	}
 	w.dst = append(w.dst, '{')
-	start, outer := len(w.dst), len(w.members)
+	start, outer, outerNames := len(w.dst), len(w.members), len(w.names)
 	for w.dec.PeekKind() != '}' {
 		if len(w.members) > outer {
 			w.dst = append(w.dst, ',')
 		}
-		token, err := w.dec.ReadToken()
+		name, err := w.dec.ReadValue()
 		if err != nil {
 			return err
 		}
-		m := member{name: token.String(), start: len(w.dst)}
-		w.dst = append(appendString(w.dst, m.name), ':')
+		m := member{nameStart: len(w.names), start: len(w.dst)}
+		if w.names, err = jsontext.AppendUnquote(w.names, name); err != nil {
+			return err
+		}
+		m.nameEnd = len(w.names)
+		w.dst = append(appendString(w.dst, w.names[m.nameStart:]), ':')
 		if err := w.value(depth); err != nil {
 			return err
 		}
@@ -161,14 +171,16 @@ func (w *writer) object(depth int) error {
 		return err
 	}
 	w.sort(start, w.members[outer:])
-	w.members = w.members[:outer]
+	w.members, w.names = w.members[:outer], w.names[:outerNames]
 	w.dst = append(w.dst, '}')
 	return nil
 }
 
 // sort puts the members of one object, written from start on, in order.
 func (w *writer) sort(start int, members []member) {
-	byName := func(a, b member) int { return strings.Compare(a.name, b.name) }
+	byName := func(a, b member) int {
+		return bytes.Compare(w.names[a.nameStart:a.nameEnd], w.names[b.nameStart:b.nameEnd])
+	}
 	if slices.IsSortedFunc(members, byName) {
 		return
 	}
@@ -184,11 +196,11 @@ func (w *writer) sort(start int, members []member) {
 }
 
 // appendString appends text, which is UTF-8, as a JSON string.
-func appendString(dst []byte, text string) []byte {
+func appendString(dst, text []byte) []byte {
 	const digits = "0123456789abcdef"
 	dst = append(dst, '"')
-	for i := range len(text) {
-		switch c := text[i]; {
+	for _, c := range text {
+		switch {
 		case c == '"', c == '\\':
 			dst = append(dst, '\\', c)
 		case c >= 0x20:

@@ -109,6 +109,10 @@ func (g *Gateway) record(x *Exchange, kind audit.Kind) *audit.Record {
 		r.Upstream, r.UpstreamIdentity = x.Upstream.ID, x.Upstream.Identity
 		r.Binding = x.binding()
 	}
+	r.Access = sallyport.Changing
+	if !x.Changing() {
+		r.Access = sallyport.Read
+	}
 	r.Tool = x.Message.Name
 	if x.Tool != nil {
 		r.Tool, r.ToolDigest = x.Tool.UpstreamName, x.Tool.Digest

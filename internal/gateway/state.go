@@ -45,6 +45,12 @@ func (s *State) Halted(t *sallyport.Target) *sallyport.Halt {
 	return nil
 }
 
+// Has reports whether a halt of the same scope and subject works already.
+func (s *State) Has(h sallyport.Halt) bool {
+	same := func(k sallyport.Halt) bool { return k.Scope == h.Scope && k.Subject == h.Subject }
+	return slices.ContainsFunc(s.Halts, same) || slices.ContainsFunc(s.local, same)
+}
+
 // State returns the current state.
 func (g *Gateway) State() *State { return g.state.Load() }
 

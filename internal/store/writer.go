@@ -378,10 +378,13 @@ func (r hashReader) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 		if first < 0 || at < 0 || at*tlog.HashSize >= int64(len(blob)) {
 			err := r.q.QueryRowContext(r.ctx, `SELECT first, hashes FROM hashes WHERE first <= $1 ORDER BY first DESC LIMIT 1`, index).Scan(&first, &blob)
 			if err != nil {
+				if errors.Is(err, sql.ErrNoRows) {
+					err = audit.ErrNoHash
+				}
 				return nil, fmt.Errorf("hash %d: %w", index, err)
 			}
 			if at = index - first; at*tlog.HashSize+tlog.HashSize > int64(len(blob)) {
-				return nil, fmt.Errorf("hash %d is not stored", index)
+				return nil, fmt.Errorf("hash %d: %w", index, audit.ErrNoHash)
 			}
 		}
 		copy(out[i][:], blob[at*tlog.HashSize:])

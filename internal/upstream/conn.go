@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"slices"
 	"strconv"
@@ -36,9 +37,11 @@ const (
 	// joinWrite is the length of a body up to which it is copied behind the head
 	// to make one write of both.
 	joinWrite = 16 << 10
-	// lateEnd is how long a reused connection may take to deliver the end of an
-	// event stream whose last message has been read.
-	lateEnd = 5 * time.Millisecond
+	// lateEnd is how long a connection about to be reused may take to deliver the
+	// end of an event stream whose last message has been read. A server that was
+	// late gets less time, down to shortestLateEnd, until it is not.
+	lateEnd         = 50 * time.Millisecond
+	shortestLateEnd = time.Millisecond
 	// drainBytes bounds what may follow the last message of an event stream.
 	drainBytes = 64 << 10
 )
@@ -65,10 +68,11 @@ type pool struct {
 	sweep  *time.Timer
 	// keep is how long a connection may be idle and still be reused.
 	keep time.Duration
+	late time.Duration // between shortestLateEnd and lateEnd
 }
 
 func newPool(address string, config *tls.Config) *pool {
-	return &pool{address: address, tls: config, open: map[*conn]struct{}{}, keep: longestIdle}
+	return &pool{address: address, tls: config, open: map[*conn]struct{}{}, keep: longestIdle, late: lateEnd}
 }
 
 // conn is one connection. Between get and put or close it belongs to one
@@ -80,6 +84,7 @@ type conn struct {
 	in       *bufio.Reader
 	events   *bufio.Reader // over body; nil until there was an event stream
 	out      []byte
+	mirror   http.Header // reused for what mirrors a message
 	head     head
 	body     body
 	reused   bool
@@ -109,14 +114,14 @@ func (p *pool) get(ctx context.Context, fresh bool) (*conn, error) {
 		c := p.idle[n-1]
 		p.idle[n-1] = nil
 		p.idle = p.idle[:n-1]
-		keep := p.keepFor(c)
+		keep, late := p.keepFor(c), p.late
 		p.mu.Unlock()
 
 		idle := time.Since(c.since)
 		switch {
 		case idle > keep:
 			c.close()
-		case c.unfinished && !c.finish():
+		case c.unfinished && !c.finish(late):
 			c.close()
 		case c.stale():
 			c.close()
@@ -153,7 +158,7 @@ func (p *pool) dial(ctx context.Context) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{Conn: nc, pool: p, out: make([]byte, 0, 2<<10)}
+	c := &conn{Conn: nc, pool: p, out: make([]byte, 0, 2<<10), mirror: http.Header{}}
 	if tcp, ok := nc.(*net.TCPConn); ok {
 		if c.raw, err = tcp.SyscallConn(); err != nil {
 			nc.Close()
@@ -199,12 +204,18 @@ func (c *conn) stale() bool {
 }
 
 // finish reads the end of an event stream that had not arrived when its last
-// message was read.
-func (c *conn) finish() bool {
+// message was read, and reports whether it did within a time.
+func (c *conn) finish(within time.Duration) bool {
 	c.unfinished = false
-	c.SetReadDeadline(time.Now().Add(lateEnd))
+	c.SetReadDeadline(time.Now().Add(within))
 	n, err := io.CopyBuffer(io.Discard, io.LimitReader(&c.body, drainBytes), make([]byte, 512))
-	return err == nil && n < drainBytes && c.body.ended
+	ended := err == nil && n < drainBytes && c.body.ended
+	c.pool.mu.Lock()
+	if c.pool.late = lateEnd; !ended {
+		c.pool.late = max(within/4, shortestLateEnd)
+	}
+	c.pool.mu.Unlock()
+	return ended
 }
 
 // put gives the connection back: to be reused if it is in a state for it,

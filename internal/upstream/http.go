@@ -45,6 +45,7 @@ type httpLink struct {
 	secrets           atomic.Pointer[secretFields]
 	resolving         sync.Mutex
 	dropped           atomic.Uint64
+	ids               atomic.Uint64 // of requests whose own would not come back
 
 	mu       sync.Mutex
 	sessions map[string]*session // by the client's session
@@ -268,7 +269,7 @@ func (h *httpLink) send(ctx context.Context, m *message) (exchange, error) {
 			return exchange{}, &connectError{err}
 		}
 		c.out = append(append(c.out[:0], h.post...), secrets.fields...)
-		c.out = h.appendFields(c.out, m)
+		c.out = h.appendFields(c, m)
 		c.out = append(c.out, "Content-Length: "...)
 		c.out = strconv.AppendInt(c.out, int64(len(m.body)), 10)
 		c.out = append(c.out, "\r\n\r\n"...)
@@ -308,15 +309,17 @@ func (h *httpLink) send(ctx context.Context, m *message) (exchange, error) {
 	}
 }
 
-func (h *httpLink) appendFields(out []byte, m *message) []byte {
+// appendFields appends to c.out what differs from message to message.
+func (h *httpLink) appendFields(c *conn, m *message) []byte {
+	out := c.out
 	if m.session != "" {
 		out = appendField(out, wire.HeaderSessionID, m.session)
 	}
 	switch {
 	case m.mirror != nil && h.era == wire.Stateless:
-		fields := make(http.Header, 3)
-		wire.SetHeaders(fields, m.mirror, m.version)
-		for name, values := range fields {
+		clear(c.mirror)
+		wire.SetHeaders(c.mirror, m.mirror, m.version)
+		for name, values := range c.mirror {
 			out = appendField(out, name, values[0])
 		}
 	case m.version != "":
@@ -343,7 +346,38 @@ func appendField(out []byte, name, value string) []byte {
 	return append(out, "\r\n"...)
 }
 
+// do sends a request under the client's own id. Only an integer that does not
+// survive a double, which is what many servers read it into, is replaced on the
+// way and put back.
 func (h *httpLink) do(ctx context.Context, r *gateway.Request) (*gateway.Response, error) {
+	id := r.Message.ID.Of(r.Message.Raw)
+	if len(id) < 16 || id[0] == '"' {
+		return h.call(ctx, r)
+	}
+	own := wire.AppendString(nil, "sallyport-"+strconv.FormatUint(h.ids.Add(1), 10))
+	other := *r
+	var err error
+	if other.Message, err = replaceID(&r.Message, own); err != nil {
+		return nil, err
+	}
+	res, err := h.call(ctx, &other)
+	if err != nil || !res.Message.ID.Present() {
+		return res, err
+	}
+	m, err := replaceID(&res.Message, id)
+	if err != nil {
+		return nil, &sendError{err, true}
+	}
+	return &gateway.Response{Message: m}, nil
+}
+
+// replaceID is the message with another id and every other byte as it was.
+func replaceID(m *wire.Message, id []byte) (wire.Message, error) {
+	raw := wire.Splice(m.Raw, wire.Edit{Span: m.ID, With: id})
+	return wire.Scan(raw, wire.Limits{Bytes: len(raw)})
+}
+
+func (h *httpLink) call(ctx context.Context, r *gateway.Request) (*gateway.Response, error) {
 	m := message{
 		body: r.Message.Raw, version: h.version, mirror: &r.Message,
 		params: r.ParamHeaders, before: r.BeforeWrite, after: r.AfterWrite,

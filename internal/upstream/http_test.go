@@ -117,8 +117,10 @@ func echo(w http.ResponseWriter, r received) {
 func TestHTTPPassesBytes(t *testing.T) {
 	t.Parallel()
 	for name, h := range map[string]func(http.ResponseWriter, received){
-		"json":   echo,
-		"events": func(w http.ResponseWriter, r received) { sayEvent(w, `{"result":%s ,"id" : %s, "jsonrpc":"2.0"}`, strange, r.id()) },
+		"json": echo,
+		"events": func(w http.ResponseWriter, r received) {
+			sayEvent(w, `{"result":%s ,"id" : %s, "jsonrpc":"2.0"}`, strange, r.id())
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -419,10 +421,12 @@ func TestHTTPBeforeWriteHoldsBackEveryByte(t *testing.T) {
 func TestHTTPHangEndsAtDeadline(t *testing.T) {
 	t.Parallel()
 	cases := map[string]func(in *bufio.Reader, c net.Conn){
-		"says nothing":      func(*bufio.Reader, net.Conn) {},
-		"half a head":       func(_ *bufio.Reader, c net.Conn) { io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Ty") },
-		"half a result":     func(_ *bufio.Reader, c net.Conn) { io.WriteString(c, jsonAnswer("1", "")[:100]) },
-		"events, no result": func(_ *bufio.Reader, c net.Conn) { io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n: hi\n\n") },
+		"says nothing":  func(*bufio.Reader, net.Conn) {},
+		"half a head":   func(_ *bufio.Reader, c net.Conn) { io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Ty") },
+		"half a result": func(_ *bufio.Reader, c net.Conn) { io.WriteString(c, jsonAnswer("1", "")[:100]) },
+		"events, no result": func(_ *bufio.Reader, c net.Conn) {
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n: hi\n\n")
+		},
 	}
 	for name, h := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -550,6 +554,31 @@ func TestHTTPResponsesThatBreakTheProtocol(t *testing.T) {
 		})))
 		_, err := b.Do(within(t), stateless(t, "1", "echo", `{}`))
 		refused(t, err, sallyport.UpstreamUnavailable, true)
+	})
+	t.Run("an id that does not survive a double is not sent", func(t *testing.T) {
+		t.Parallel()
+		s := newSite(t, func(w http.ResponseWriter, r received) {
+			if r.message.Name == "fail" {
+				w.Header().Set("Content-Type", "application/json")
+				w.WriteHeader(400)
+				fmt.Fprintf(w, `{"jsonrpc":"2.0","id":%s,"error":{"code":1,"message":"m"}}`, r.id())
+				return
+			}
+			echo(w, r)
+		})
+		b := backend(t, newStage(t, sallyport.Production), at(s))
+		for _, tool := range []string{"echo", "fail"} {
+			r := stateless(t, "-9007199254740993", tool, `{}`)
+			m := do(t, b, r)
+			if got := string(m.ID.Of(m.Raw)); got != "-9007199254740993" {
+				t.Errorf("answered to %s", got)
+			}
+			got := s.received()[len(s.received())-1].message
+			back := wire.Splice(got.Raw, wire.Edit{Span: got.ID, With: []byte("-9007199254740993")})
+			if string(back) != string(r.Message.Raw) {
+				t.Errorf("sent %s", got.Raw)
+			}
+		}
 	})
 	t.Run("an id written otherwise is the same", func(t *testing.T) {
 		t.Parallel()
@@ -1163,7 +1192,9 @@ func TestStreamBesideTheCalls(t *testing.T) {
 	s := clientSession("one")
 	delivered := make(chan string, 4)
 	s.Deliver = func(raw []byte) { delivered <- string(raw) }
-	s.Ask = func(context.Context, []byte) ([]byte, error) { return []byte(`{"jsonrpc":"2.0","id":9,"result":{"roots":[]}}`), nil }
+	s.Ask = func(context.Context, []byte) ([]byte, error) {
+		return []byte(`{"jsonrpc":"2.0","id":9,"result":{"roots":[]}}`), nil
+	}
 	do(t, b, sessions(t, s, "1", "echo", `{}`))
 	<-c.open
 	const changed = `{"jsonrpc":"2.0","method":"notifications/tools/list_changed", "params":{"n":1.0}}`
@@ -1342,4 +1373,3 @@ func TestHealthyUpstreamBesideAHangingOne(t *testing.T) {
 	cancel()
 	calls.Wait()
 }
-

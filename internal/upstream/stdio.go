@@ -557,8 +557,7 @@ func (c *child) receive(m *wire.Message) {
 			return
 		}
 		own := p.r.Message.ID.Of(p.r.Message.Raw)
-		raw := wire.Splice(m.Raw, wire.Edit{Span: m.ID, With: own})
-		restored, err := wire.Scan(raw, wire.Limits{Bytes: len(raw)})
+		restored, err := replaceID(m, own)
 		if err != nil {
 			p.failed <- err
 			return

@@ -251,10 +251,12 @@ func TestStdioAsks(t *testing.T) {
 		ask  func(context.Context, []byte) ([]byte, error)
 		want string
 	}{
-		"answered":   {ask, `{"jsonrpc":"2.0","id":"q","result":{"x":1.0}}`},
-		"nobody":     {nil, `{"jsonrpc":"2.0","id":"q","error":{"code":-32601,"message":"the client cannot be asked this"}}`},
-		"refused":    {func(context.Context, []byte) ([]byte, error) { return nil, errors.New("0451") }, `{"jsonrpc":"2.0","id":"q","error":{"code":-32603,"message":"the client was not asked, or did not answer"}}`},
-		"other id":   {func(context.Context, []byte) ([]byte, error) { return []byte(`{"jsonrpc":"2.0","id":4,"result":{"x":1.0}}`), nil }, `{"jsonrpc":"2.0","id":"q","result":{"x":1.0}}`},
+		"answered": {ask, `{"jsonrpc":"2.0","id":"q","result":{"x":1.0}}`},
+		"nobody":   {nil, `{"jsonrpc":"2.0","id":"q","error":{"code":-32601,"message":"the client cannot be asked this"}}`},
+		"refused":  {func(context.Context, []byte) ([]byte, error) { return nil, errors.New("0451") }, `{"jsonrpc":"2.0","id":"q","error":{"code":-32603,"message":"the client was not asked, or did not answer"}}`},
+		"other id": {func(context.Context, []byte) ([]byte, error) {
+			return []byte(`{"jsonrpc":"2.0","id":4,"result":{"x":1.0}}`), nil
+		}, `{"jsonrpc":"2.0","id":"q","result":{"x":1.0}}`},
 		"no message": {func(context.Context, []byte) ([]byte, error) { return []byte(`{}`), nil }, `{"jsonrpc":"2.0","id":"q","error":{"code":-32603,"message":"the client's answer could not be read"}}`},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -389,6 +389,20 @@ func TestScanFindsDuplicatesAmongMany(t *testing.T) {
 	}
 }
 
+// TestScanTellsManyNamesApart has so many names that some pairs of them share a
+// hash.
+func TestScanTellsManyNamesApart(t *testing.T) {
+	var b strings.Builder
+	b.WriteString(`{"jsonrpc":"2.0","id":1,"result":{"":0`)
+	for i := range 200_000 {
+		fmt.Fprintf(&b, `,"%x":0`, i)
+	}
+	b.WriteString("}}")
+	if _, err := wire.Scan([]byte(b.String()), wire.Limits{}); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestScanReadsEveryStringLength puts a byte that matters at every distance from
 // the word boundaries of the string loop.
 func TestScanReadsEveryStringLength(t *testing.T) {

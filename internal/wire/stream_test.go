@@ -206,7 +206,7 @@ func FuzzEvents(f *testing.F) {
 
 		written := wire.AppendEvent(nil, id, stream)
 		written = wire.AppendEvent(written, "", []byte("next"))
-		events, err := readEvents(bytes.NewReader(written), len(stream)+10)
+		events, err := readEvents(bytes.NewReader(written), len(stream)+len(id)+10)
 		if err != io.EOF || len(events) != 2 {
 			t.Fatalf("%q reads back as %v, %v", written, events, err)
 		}

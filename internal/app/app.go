@@ -1,0 +1,526 @@
+// Package app is the wiring: one straight function in dependency order, and
+// what stops it in reverse.
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"sallyport"
+	"sallyport/internal/agentside"
+	"sallyport/internal/api"
+	"sallyport/internal/audit"
+	"sallyport/internal/auth"
+	"sallyport/internal/config"
+	"sallyport/internal/control"
+	"sallyport/internal/gateway"
+	"sallyport/internal/sandbox"
+	"sallyport/internal/store"
+	"sallyport/internal/upstream"
+)
+
+// Version of this program.
+const Version = "0.1.0"
+
+// Options are what the command line says.
+type Options struct {
+	Dir    string // the project directory
+	Listen string // overrides sallyport.yaml
+	Log    *slog.Logger
+}
+
+// App is a running installation. Close it.
+type App struct {
+	Options
+	Project *config.Project
+	Ring    *auth.Ring
+	Store   *store.Store
+	Auth    *auth.Auth
+	Gateway *gateway.Gateway
+	Control *control.Control
+	URL     string // of the listener, without a path
+	agents  *agentside.Handler
+
+	plans    sync.Map // planKey to *gateway.Plan
+	canary   sync.Mutex
+	unready  *sallyport.Refusal
+	stops    []func() error
+	halts    string // file of spare halts
+	refusing sync.Mutex
+}
+
+type planKey struct {
+	release sallyport.ReleaseID
+	config  sallyport.Digest
+}
+
+// New starts an installation and serves it. A project directory with problems
+// does not prevent the start: what has been applied goes on working, and apply
+// says what is wrong.
+func New(ctx context.Context, o Options) (_ *App, err error) {
+	a := &App{Options: o}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.Close())
+		}
+	}()
+	project, problems := config.Load(os.DirFS(o.Dir))
+	if project == nil {
+		return nil, problems
+	}
+	a.Project = project
+	if a.Ring, err = auth.OpenRing(a.path(project.Server.Keys)); err != nil {
+		return nil, err
+	}
+	a.halts = filepath.Join(filepath.Dir(a.path(project.Server.Keys)), "halts.json")
+	a.Store, err = store.Open(ctx, store.Config{
+		Path: a.path(project.Server.Store), Origin: a.Ring.Origin, Signer: a.Ring.Signer,
+		SealingKey: a.Ring.Sealing, PseudonymKey: a.Ring.Pseudonyms, Now: time.Now, Log: o.Log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	a.onStop(a.Store.Close)
+	unknown, err := a.Store.MarkUnknown(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, u := range unknown {
+		o.Log.Warn("a call was sent before this program last ended and nobody knows what it did: settle it", "call", u.Call, "tool", u.Tool)
+	}
+	a.Auth = &auth.Auth{Keys: a.Store, Now: time.Now}
+	stages := map[sallyport.Stage]gateway.Backends{}
+	for _, stage := range []sallyport.Stage{sallyport.Staging, sallyport.Production} {
+		s := upstream.NewStage(upstream.Config{
+			Stage: stage, Secret: a.secretsOf(stage), Log: o.Log,
+			Client: upstream.Implementation{Name: "sallyport", Version: Version},
+		})
+		a.onStop(func() error {
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			defer cancel()
+			return s.Close(ctx)
+		})
+		stages[stage] = s
+	}
+	a.Gateway = gateway.New(gateway.Config{
+		Identities: a.Auth, Runs: a.Store, Ledger: a.Store, Plans: a, World: sandbox.New(), Stages: stages,
+		Now: time.Now, Log: o.Log, DispatchWithin: 5 * time.Second, Ready: a.ready,
+	})
+	a.Control = control.New(control.Config{
+		Book: a.Store, Past: a.Store, People: a.Store, Live: live{a}, Spare: spare{a.halts}, Now: time.Now, Log: o.Log,
+	})
+	// Halts that the store has not taken work before the first call.
+	kept, err := spare{a.halts}.Kept()
+	if err != nil {
+		return nil, err
+	}
+	for _, h := range kept {
+		a.Gateway.Halt(ctx, h)
+	}
+	if err := a.Refresh(ctx); err != nil {
+		return nil, err
+	}
+	if err := a.Control.Recover(ctx); err != nil {
+		return nil, err
+	}
+	if err := a.serve(project.Server); err != nil {
+		return nil, err
+	}
+	a.watch()
+	return a, nil
+}
+
+func (a *App) path(p string) string {
+	if filepath.IsAbs(p) {
+		return p
+	}
+	return filepath.Join(a.Dir, filepath.FromSlash(p))
+}
+
+func (a *App) onStop(f func() error) { a.stops = append(a.stops, f) }
+
+// Close stops everything, last started first.
+func (a *App) Close() error {
+	var errs []error
+	for _, stop := range slices.Backward(a.stops) {
+		errs = append(errs, stop())
+	}
+	a.stops = nil
+	return errors.Join(errs...)
+}
+
+func (a *App) serve(s config.Server) error {
+	listen := s.Listen
+	if a.Listen != "" {
+		listen = a.Listen
+	}
+	l, err := net.Listen("tcp", listen)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w (another program may hold the port: choose one with --listen)", listen, err)
+	}
+	a.URL = "http://" + l.Addr().String()
+	a.agents = agentside.New(agentside.Config{
+		Gateway: a.Gateway, AllowedHosts: s.AllowedHosts, AllowedOrigins: append(s.AllowedOrigins, a.URL), MaxBody: s.Limits.Body,
+		ServerInfo: agentside.ServerInfo{Name: "sallyport", Version: Version}, Log: a.Log, Now: time.Now,
+	})
+	mux := http.NewServeMux()
+	mux.Handle("/mcp", a.agents)
+	mux.Handle("/v1/", a.hosts(s.AllowedHosts, api.Handler(api.Config{Who: a.Auth, Control: a.Control, Past: a.Store, Propose: a.Propose, Log: a.Log})))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		if refusal := a.ready(); refusal != nil {
+			http.Error(w, refusal.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		if err := a.Store.Ping(r.Context()); err != nil {
+			http.Error(w, "the store does not answer", http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ready")
+	})
+	mux.HandleFunc("GET /.well-known/oauth-protected-resource", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(map[string]any{"resource": a.URL + "/mcp", "bearer_methods_supported": []string{"header"}})
+	})
+	mux.HandleFunc("GET /{$}", front)
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, ErrorLog: slog.NewLogLogger(a.Log.Handler(), slog.LevelDebug)}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			a.Log.Error("the listener ended", "err", err)
+		}
+	}()
+	a.onStop(func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		err := errors.Join(a.agents.Close(ctx), server.Shutdown(ctx))
+		if err != nil {
+			err = errors.Join(err, server.Close())
+		}
+		<-served
+		return err
+	})
+	return nil
+}
+
+// hosts refuses requests for names this installation does not answer to: a page
+// that rebinds its own name to this address gets nowhere.
+func (a *App) hosts(allowed []string, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		name := r.Host
+		if h, _, err := net.SplitHostPort(r.Host); err == nil {
+			name = h
+		}
+		name = strings.ToLower(strings.Trim(name, "[]"))
+		if !slices.Contains(allowed, name) && !slices.Contains(allowed, strings.ToLower(r.Host)) {
+			http.Error(w, "this installation does not answer to that name: see allowed_hosts in sallyport.yaml", http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// watch does what has to be done from time to time.
+func (a *App) watch() {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	a.onStop(func() error { cancel(); <-done; return nil })
+	go func() {
+		defer close(done)
+		halts, minute := time.NewTicker(200*time.Millisecond), time.NewTicker(time.Minute)
+		defer halts.Stop()
+		defer minute.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-halts.C:
+				a.takeSpareHalts(ctx)
+			case <-minute.C:
+				a.proveEnforcement()
+				if _, err := a.Store.Sweep(ctx); err != nil && ctx.Err() == nil {
+					a.Log.Error("ending idle runs", "err", err)
+				}
+			}
+		}
+	}()
+}
+
+// takeSpareHalts makes the halts of the file work, and records them. The file is
+// how a halt is given when nothing else answers.
+func (a *App) takeSpareHalts(ctx context.Context) {
+	kept, err := spare{a.halts}.Kept()
+	if err != nil {
+		// A file that cannot be read was meant to stop something.
+		kept = []sallyport.Halt{{Scope: sallyport.HaltGlobal, Reason: "the file of halts cannot be read", By: "file", At: time.Now()}}
+	}
+	for _, h := range kept {
+		target := a.Gateway.State()
+		if !target.Has(h) {
+			a.Gateway.Halt(ctx, h)
+		}
+	}
+	if err == nil && len(kept) > 0 {
+		if err := a.Control.Recover(ctx); err != nil {
+			a.Log.Error("halts work but are not recorded yet", "err", err)
+		}
+	}
+}
+
+// proveEnforcement asks every plan's hidden policies; if one does not deny what
+// it must, nothing is served.
+func (a *App) proveEnforcement() {
+	var broken *sallyport.Refusal
+	a.plans.Range(func(_, p any) bool {
+		if err := p.(*gateway.Plan).Policies.Canary(); err != nil {
+			a.Log.Error("policies are not being enforced", "err", err)
+			broken = sallyport.Refuse(sallyport.NotReady, "policies are not being enforced, so nothing is served", "an operator has to look at the log")
+			return false
+		}
+		return true
+	})
+	a.canary.Lock()
+	a.unready = broken
+	a.canary.Unlock()
+}
+
+func (a *App) ready() *sallyport.Refusal {
+	a.canary.Lock()
+	defer a.canary.Unlock()
+	return a.unready
+}
+
+// Plan implements [gateway.Plans].
+func (a *App) Plan(ctx context.Context, release sallyport.ReleaseID, stage sallyport.Stage, digest sallyport.Digest) (*gateway.Plan, error) {
+	k := planKey{release, digest}
+	if p, ok := a.plans.Load(k); ok {
+		return p.(*gateway.Plan), nil
+	}
+	r, err := a.Store.Release(ctx, release)
+	if err != nil {
+		return nil, err
+	}
+	c, err := a.Store.StageConfig(ctx, digest)
+	if err != nil {
+		return nil, err
+	}
+	if c.Stage != stage {
+		return nil, sallyport.Refuse(sallyport.StageWall, "the configuration is of another stage", "ask an operator to look at it")
+	}
+	p, err := gateway.NewPlan(r, c)
+	if err != nil {
+		return nil, err
+	}
+	a.plans.Store(k, p)
+	return p, nil
+}
+
+// Refresh reads back what has been decided; calls are judged by it from now on.
+func (a *App) Refresh(ctx context.Context) error {
+	a.refusing.Lock()
+	defer a.refusing.Unlock()
+	d, err := a.Store.Decided(ctx)
+	if err != nil {
+		return err
+	}
+	s := gateway.State{Epoch: d.Epoch, Halts: d.Halts, Configs: d.Configs, Pointers: map[gateway.Pointer]sallyport.ReleaseID{}}
+	for _, p := range d.Pointers {
+		s.Pointers[gateway.Pointer{Agent: p.Agent, Stage: p.Stage}] = p.Release
+	}
+	a.Gateway.SetState(s)
+	if a.agents != nil {
+		a.agents.ToolsChanged()
+	}
+	return nil
+}
+
+// Propose reads the project directory. Any change to the configuration of
+// staging or production counts as one that loosens it.
+func (a *App) Propose(ctx context.Context) (*control.Proposal, error) {
+	p, problems := config.Load(os.DirFS(a.Dir))
+	if len(problems) > 0 {
+		return nil, sallyport.Refuse(sallyport.BadConfig, problems.Error(), "correct the files and apply again")
+	}
+	d, err := a.Store.Decided(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := &control.Proposal{Digest: p.Digest, Releases: p.Releases, Stages: p.Stages, Loosens: map[sallyport.Stage][]string{}}
+	for stage, c := range p.Stages {
+		if d.Configs[stage] != c.ID {
+			out.Loosens[stage] = []string{"its configuration changes"}
+		}
+	}
+	return out, nil
+}
+
+// secretsOf resolves references that the current configuration of one stage
+// makes, and no others.
+func (a *App) secretsOf(stage sallyport.Stage) func(string) (string, error) {
+	return func(ref string) (string, error) {
+		c, err := a.Store.StageConfig(context.Background(), a.Gateway.State().Configs[stage])
+		if err != nil {
+			return "", err
+		}
+		if !refersTo(c, ref) {
+			return "", sallyport.Refuse(sallyport.StageWall, "no upstream of this stage refers to that secret", "")
+		}
+		root, err := os.OpenRoot(a.Dir)
+		if err != nil {
+			return "", err
+		}
+		defer root.Close()
+		return a.Project.Server.Secrets.Resolve(ref, os.LookupEnv, func(name string) ([]byte, error) {
+			if filepath.IsAbs(name) {
+				return os.ReadFile(name)
+			}
+			return root.ReadFile(name)
+		})
+	}
+}
+
+func refersTo(c *sallyport.StageConfig, ref string) bool {
+	for _, u := range c.Upstreams {
+		if u.Transport.Credential == ref {
+			return true
+		}
+		for _, values := range []map[string]string{u.Transport.Env, u.Transport.Headers} {
+			for _, v := range values {
+				if v == ref {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// Founder makes sure that somebody can sign in, and returns a one-time link.
+func (a *App) Founder(ctx context.Context, name string) (string, error) {
+	people, err := a.Store.Persons(ctx)
+	if err != nil {
+		return "", err
+	}
+	if len(people) == 0 {
+		if err := a.Control.Founder(ctx, sallyport.PersonID(name)); err != nil {
+			return "", err
+		}
+		return a.Control.MakeLink(ctx, sallyport.PersonID(name))
+	}
+	for _, p := range people {
+		if p.Has(sallyport.Admin) {
+			return a.Control.MakeLink(ctx, p.ID)
+		}
+	}
+	return "", errors.New("nobody holds the role admin")
+}
+
+// live is the gateway as control needs it.
+type live struct{ a *App }
+
+func (l live) Halt(ctx context.Context, h sallyport.Halt) control.Stopped {
+	r := l.a.Gateway.Halt(ctx, h)
+	return control.Stopped{Applied: r.Applied, Confirmed: r.Confirmed, InFlight: r.InFlight, Unsent: r.Stopped}
+}
+func (l live) Refresh(ctx context.Context) error { return l.a.Refresh(ctx) }
+func (l live) Check(r *sallyport.Release, c *sallyport.StageConfig) error {
+	if _, err := gateway.NewPlan(r, c); err != nil {
+		return sallyport.Refuse(sallyport.BadConfig, err.Error(), "correct the files and apply again")
+	}
+	return nil
+}
+func (l live) Ended(id sallyport.RunID) { l.a.Store.Forget(id) }
+
+// spare is the file of halts that the store has not taken.
+type spare struct{ path string }
+
+func (s spare) Keep(halts []sallyport.Halt) error {
+	if len(halts) == 0 {
+		if err := os.Remove(s.path); !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	raw, err := json.Marshal(halts)
+	if err != nil {
+		return err
+	}
+	next := s.path + ".new"
+	if err := os.WriteFile(next, raw, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(next, s.path)
+}
+
+func (s spare) Kept() ([]sallyport.Halt, error) {
+	raw, err := os.ReadFile(s.path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var halts []sallyport.Halt
+	if err := json.Unmarshal(raw, &halts); err != nil {
+		return nil, fmt.Errorf("%s: %w", s.path, err)
+	}
+	return halts, nil
+}
+
+// HaltFile writes a halt where a running installation of the project finds it,
+// or the next one to start: it needs neither the server nor the store.
+func HaltFile(dir string, h sallyport.Halt) error {
+	project, problems := config.Load(os.DirFS(dir))
+	if project == nil {
+		return problems
+	}
+	a := &App{Options: Options{Dir: dir}}
+	s := spare{filepath.Join(filepath.Dir(a.path(project.Server.Keys)), "halts.json")}
+	if err := os.MkdirAll(filepath.Dir(s.path), 0o700); err != nil {
+		return err
+	}
+	kept, err := s.Kept()
+	if err != nil {
+		return err
+	}
+	return s.Keep(append(kept, h))
+}
+
+// VerifyExport checks an export without a server.
+func VerifyExport(path string, o audit.VerifyOptions) (*audit.Report, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return audit.VerifyExport(f, o)
+}
+
+// OpenLog opens the store of a project directory to read its log. The server
+// must not be running: it is the only one that writes.
+func OpenLog(ctx context.Context, dir string, log *slog.Logger) (*store.Store, *auth.Ring, error) {
+	project, problems := config.Load(os.DirFS(dir))
+	if project == nil {
+		return nil, nil, problems
+	}
+	a := &App{Options: Options{Dir: dir}}
+	ring, err := auth.OpenRing(a.path(project.Server.Keys))
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := store.Open(ctx, store.Config{Path: a.path(project.Server.Store), Origin: ring.Origin, Signer: ring.Signer,
+		SealingKey: ring.Sealing, PseudonymKey: ring.Pseudonyms, Now: time.Now, Log: log})
+	return s, ring, err
+}

@@ -1,0 +1,549 @@
+package config
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/cedar-policy/cedar-go"
+
+	"sallyport"
+)
+
+// Versions are releases and stage configurations that are compared: those in
+// force, or those of a project.
+type Versions struct {
+	Releases map[sallyport.AgentID]sallyport.Release
+	Stages   map[sallyport.Stage]sallyport.StageConfig
+}
+
+// Versions are the project's.
+func (p *Project) Versions() *Versions {
+	v := &Versions{Releases: map[sallyport.AgentID]sallyport.Release{}, Stages: maps.Clone(p.Stages)}
+	for _, r := range p.Releases {
+		v.Releases[r.Agent] = r
+	}
+	return v
+}
+
+// Direction says whether a change lets more happen than before. The zero value,
+// "unknown", is that of a change nobody has judged: it is treated as one that
+// loosens.
+type Direction uint8
+
+// The directions.
+const (
+	Tightens Direction = iota + 1 // less can happen than before
+	Neutral                       // neither
+	Loosens                       // more can happen than before
+)
+
+var directionNames = []string{"unknown", "tightens", "neutral", "loosens"}
+
+func (d Direction) String() string {
+	if int(d) >= len(directionNames) {
+		return directionNames[0]
+	}
+	return directionNames[d]
+}
+
+// Loosening reports whether the change has to be treated as one that loosens.
+func (d Direction) Loosening() bool { return d != Tightens && d != Neutral }
+
+// MarshalText writes the direction as its name.
+func (d Direction) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText reads the name of a direction; any other text is an error.
+func (d *Direction) UnmarshalText(b []byte) error {
+	i := slices.Index(directionNames, string(b))
+	if i < 0 {
+		return fmt.Errorf("direction %q: want one of %v", b, directionNames)
+	}
+	*d = Direction(i)
+	return nil
+}
+
+// Change is one thing that differs between two Versions. Exactly one of Agent
+// and Stage is set.
+type Change struct {
+	Agent     sallyport.AgentID `json:"agent,omitempty"` // of the release that differs
+	Stage     sallyport.Stage   `json:"stage,omitzero"`  // of the stage configuration that differs
+	Where     string            `json:"where"`           // for people: "staging, upstream crm"
+	What      string            `json:"what"`            // "deadline", "policy refund-limit"
+	From      string            `json:"from,omitempty"`
+	To        string            `json:"to,omitempty"`
+	Direction Direction         `json:"direction"`
+	Why       string            `json:"why,omitempty"`
+}
+
+// Diff lists what differs, releases by agent and then stages in their order. A
+// change is said to tighten only where it can be shown to; whatever is not
+// recognised is of unknown direction. Equal versions have no changes, and unequal
+// ones have at least one.
+func Diff(from, to *Versions) []Change {
+	if from == nil {
+		from = &Versions{}
+	}
+	if to == nil {
+		to = &Versions{}
+	}
+	var all []Change
+	for _, agent := range union(from.Releases, to.Releases) {
+		d := &differ{base: Change{Agent: agent, Where: "agent " + string(agent)}}
+		a, was := from.Releases[agent]
+		b, is := to.Releases[agent]
+		switch {
+		case !was:
+			d.add("", "agent", "", "added", Loosens, "a new release; nothing runs it until a person promotes it")
+		case !is:
+			d.add("", "agent", "removed", "", Neutral, "what is promoted stays promoted until a person rolls it back or halts it")
+		default:
+			d.release(&a, &b)
+		}
+		all = append(all, d.changes...)
+	}
+	for _, stage := range sallyport.Stages {
+		d := &differ{base: Change{Stage: stage, Where: stage.String()}}
+		a, b := from.Stages[stage], to.Stages[stage]
+		d.stage(&a, &b)
+		all = append(all, d.changes...)
+	}
+	return all
+}
+
+// differ collects the changes of one release or stage configuration.
+type differ struct {
+	base    Change
+	changes []Change
+}
+
+func (d *differ) add(where, what, from, to string, direction Direction, why string) {
+	c := d.base
+	if where != "" {
+		c.Where += ", " + where
+	}
+	c.What, c.From, c.To, c.Direction, c.Why = what, short(from), short(to), direction, why
+	d.changes = append(d.changes, c)
+}
+
+func short(s string) string {
+	const most = 200
+	if utf8.RuneCountInString(s) <= most {
+		return s
+	}
+	return string([]rune(s)[:most]) + "…"
+}
+
+// rest compares what is left of two values once everything that is known has
+// been taken out of them. Something is left only of a field added to the words
+// and not to this file.
+func (d *differ) rest(where string, a, b any) {
+	if !sameValue(a, b) {
+		d.add(where, "something", "", "", 0, "it is not known what this changes")
+	}
+}
+
+func union[K ~string, V any](a, b map[K]V) []K {
+	keys := map[K]bool{}
+	for k := range a {
+		keys[k] = true
+	}
+	for k := range b {
+		keys[k] = true
+	}
+	return slices.Sorted(maps.Keys(keys))
+}
+
+const newRelease = "a new release, which a person has to promote"
+
+func (d *differ) release(a, b *sallyport.Release) {
+	if a.Owner != b.Owner {
+		d.add("", "owner", a.Owner, b.Owner, Neutral, newRelease)
+	}
+	if a.Tier != b.Tier {
+		direction := Loosens
+		if a.Tier < b.Tier {
+			direction = Tightens
+		}
+		d.add("", "tier", a.Tier.String(), b.Tier.String(), direction, "gates ask more of a higher tier")
+	}
+	if a.Code != b.Code {
+		d.add("", "code", a.Code, b.Code, Neutral, newRelease)
+	}
+	if a.Prompt != b.Prompt {
+		d.add("", "prompt", a.Prompt, b.Prompt, Neutral, newRelease)
+	}
+	if !sameJSON(a.Model, b.Model) {
+		d.add("", "model", string(a.Model), string(b.Model), Neutral, newRelease)
+	}
+	if a.DataDomain != b.DataDomain {
+		d.add("", "data_domain", a.DataDomain, b.DataDomain, Loosens, "pseudonyms and keys are another tenant's")
+	}
+	d.tools(a.Tools, b.Tools)
+	for _, id := range union(a.Servers, b.Servers) {
+		x, was := a.Servers[id]
+		y, is := b.Servers[id]
+		where := "upstream " + string(id)
+		switch {
+		case !was:
+			d.add(where, "upstream", "", "added", Loosens, "the agent can be given what it serves")
+		case !is:
+			d.add(where, "upstream", "removed", "", Tightens, "the agent is given nothing of it")
+		case !sameValue(x, y):
+			d.add(where, "pinned server", statement(x), statement(y), Loosens, "what a server says of itself reaches the model")
+		}
+	}
+	d.policies(a.Policies, b.Policies)
+	x, y := *a, *b
+	for _, r := range []*sallyport.Release{&x, &y} {
+		r.ID, r.Owner, r.Tier, r.Code, r.Prompt, r.Model, r.DataDomain = "", "", 0, "", "", nil, ""
+		r.Tools, r.Servers, r.Policies = nil, nil, nil
+	}
+	d.rest("", x, y)
+}
+
+func statement(s sallyport.PinnedServer) string {
+	return strings.TrimSpace(fmt.Sprintf("%s %s %s %s", s.ProtocolVersion, s.Capabilities, s.ServerInfo, s.Instructions))
+}
+
+// sameJSON reports whether two JSON values have one canonical form.
+func sameJSON(a, b json.RawMessage) bool {
+	if len(a) == 0 || len(b) == 0 {
+		return len(a) == len(b)
+	}
+	return sameValue(a, b)
+}
+
+func sameValue(a, b any) bool {
+	x, errA := digestJSON(a)
+	y, errB := digestJSON(b)
+	return errA == nil && errB == nil && x == y
+}
+
+func (d *differ) tools(a, b []sallyport.Tool) {
+	before, after := byName(a), byName(b)
+	for _, name := range union(before, after) {
+		where := "tool " + name
+		x, y := before[name], after[name]
+		switch {
+		case x == nil:
+			d.add(where, "tool", "", "added", Loosens, "the agent can be given it, if its policies permit")
+		case y == nil:
+			d.add(where, "tool", "removed", "", Tightens, "the agent can no longer call it")
+		default:
+			d.tool(where, x, y)
+		}
+	}
+	if len(before) != len(a) || len(after) != len(b) {
+		// Two tools of one name: no release is made so.
+		d.rest("tools", a, b)
+	}
+}
+
+// byName keys tools by who serves them and under which name: what agents call
+// them says nothing of what they are.
+func byName(tools []sallyport.Tool) map[string]*sallyport.Tool {
+	m := map[string]*sallyport.Tool{}
+	for i := range tools {
+		m[string(tools[i].Upstream)+"/"+tools[i].UpstreamName] = &tools[i]
+	}
+	return m
+}
+
+func (d *differ) tool(where string, a, b *sallyport.Tool) {
+	if a.Name != b.Name {
+		d.add(where, "advertised name", a.Name, b.Name, Neutral, "policies know a tool by its upstream's name; "+newRelease)
+	}
+	switch {
+	case a.Digest != b.Digest:
+		d.add(where, "definition", string(a.Digest), string(b.Digest), Loosens, "its description and schema reach the model: read them")
+	case string(a.Definition) != string(b.Definition):
+		d.add(where, "definition", "", "", Neutral, "white space and the like; "+newRelease)
+	}
+	if a.Access != b.Access {
+		direction := Loosens
+		if a.Access == sallyport.Read {
+			direction = Tightens
+		}
+		d.add(where, "access", a.Access.String(), b.Access.String(), direction, "a changing call is recorded before it happens, and policies tell the two apart")
+	}
+	for _, arg := range union(a.ArgKinds, b.ArgKinds) {
+		d.argument(where, arg, a.ArgKinds[arg], b.ArgKinds[arg])
+	}
+	if a.DataClass != b.DataClass {
+		x, y := or(a.DataClass, sallyport.Restricted), or(b.DataClass, sallyport.Restricted)
+		d.add(where, "data_class", x.String(), y.String(), order(y, x), "what a run has read limits where it may send it")
+	}
+	if a.Integrity != b.Integrity {
+		x, y := max(a.Integrity, sallyport.Untrusted), max(b.Integrity, sallyport.Untrusted)
+		d.add(where, "integrity", x.String(), y.String(), order(x, y), "a run that trusts its results may do more with them")
+	}
+	if !sameValue(a.Examples, b.Examples) {
+		d.add(where, "examples", strconv.Itoa(len(a.Examples)), strconv.Itoa(len(b.Examples)), Neutral, "what a simulated world answers; "+newRelease)
+	}
+	x, y := *a, *b
+	for _, t := range []*sallyport.Tool{&x, &y} {
+		t.Name, t.Digest, t.Definition, t.Access, t.ArgKinds, t.DataClass, t.Integrity, t.Examples = "", "", nil, sallyport.Read, nil, sallyport.Public, sallyport.System, nil
+	}
+	d.rest(where, x, y)
+}
+
+// order is the direction of a change from a to b where more loosens.
+func order[T ~uint8](a, b T) Direction {
+	switch {
+	case a < b:
+		return Loosens
+	case a > b:
+		return Tightens
+	}
+	return Neutral
+}
+
+func (d *differ) argument(where, arg string, a, b sallyport.ArgKind) {
+	if a == b {
+		return
+	}
+	// An argument that nobody classified is an authority.
+	x, y := or(a, sallyport.Authority), or(b, sallyport.Authority)
+	direction, why := Loosens, "an authority decides who and where, and is judged most strictly"
+	switch {
+	case x == y:
+		direction, why = Neutral, "an argument that is not listed is an authority"
+	case y == sallyport.Authority:
+		direction = Tightens
+	case x != sallyport.Authority:
+		direction, why = 0, "limits judge quantities, checks of content judge contents"
+	}
+	d.add(where, "argument "+arg, x.String(), y.String(), direction, why)
+}
+
+func (d *differ) stage(a, b *sallyport.StageConfig) {
+	if a.ExplicitRuns != b.ExplicitRuns {
+		direction := Loosens
+		if b.ExplicitRuns {
+			direction = Tightens
+		}
+		d.add("", "explicit_runs", strconv.FormatBool(a.ExplicitRuns), strconv.FormatBool(b.ExplicitRuns), direction, "with it agent keys make no calls")
+	}
+	for _, id := range union(a.Upstreams, b.Upstreams) {
+		x, was := a.Upstreams[id]
+		y, is := b.Upstreams[id]
+		where := "upstream " + string(id)
+		switch {
+		case !is:
+			d.add(where, "upstream", "removed", "", Tightens, "nothing of it answers any more")
+			continue
+		case !was:
+			d.add(where, "upstream", "", "added", Neutral, "by itself it answers nothing")
+			x = sallyport.StageUpstream{ID: id, Binding: sallyport.Off, Identity: y.Identity}
+		}
+		d.upstream(where, &x, &y)
+	}
+	d.policies(a.Policies, b.Policies)
+	x, y := *a, *b
+	for _, c := range []*sallyport.StageConfig{&x, &y} {
+		c.ID, c.Stage, c.Upstreams, c.Policies, c.ExplicitRuns = "", 0, nil, nil, false
+	}
+	d.rest("", x, y)
+}
+
+func (d *differ) upstream(where string, a, b *sallyport.StageUpstream) {
+	told := len(d.changes)
+	d.transport(where, &a.Transport, &b.Transport)
+	if a.Identity != b.Identity && len(d.changes) == told {
+		d.add(where, "identity", string(a.Identity), string(b.Identity), 0, "it is not known what this changes")
+	}
+	d.binding(where, "binding", a.Binding, b.Binding)
+	for _, tool := range union(a.Bindings, b.Bindings) {
+		_, was := a.Bindings[tool]
+		_, is := b.Bindings[tool]
+		x, y := a.BindingOf(tool), b.BindingOf(tool)
+		if x == y && was != is {
+			d.add(where, "binding of "+tool, x.String(), y.String(), Neutral, "it is what the upstream's own is")
+		}
+		d.binding(where, "binding of "+tool, x, y)
+	}
+	limit(d, where, "deadline", a.Deadline, b.Deadline, DefaultDeadline, time.Duration.String)
+	limit(d, where, "max_result", a.MaxResult, b.MaxResult, DefaultMaxResult, strconv.Itoa)
+	limit(d, where, "max_in_flight", a.MaxInFlight, b.MaxInFlight, DefaultMaxInFlight, strconv.Itoa)
+	x, y := *a, *b
+	for _, u := range []*sallyport.StageUpstream{&x, &y} {
+		u.Identity, u.Transport, u.Binding, u.Bindings, u.Deadline, u.MaxResult, u.MaxInFlight = "", sallyport.Transport{}, sallyport.Off, nil, 0, 0, 0
+	}
+	d.rest(where, x, y)
+}
+
+func limit[T time.Duration | int](d *differ, where, what string, a, b, without T, text func(T) string) {
+	if a == b {
+		return
+	}
+	x, y := or(a, without), or(b, without)
+	direction, why := Neutral, "it is what holds if nothing is said"
+	switch {
+	case x < y:
+		direction, why = Loosens, "a higher limit"
+	case x > y:
+		direction, why = Tightens, "a lower limit"
+	}
+	d.add(where, what, text(x), text(y), direction, why)
+}
+
+// reach orders the bindings that are served by how much they let a call reach.
+var reach = map[sallyport.Binding]int{sallyport.Off: 1, sallyport.Simulate: 2, sallyport.Live: 3}
+
+func (d *differ) binding(where, what string, a, b sallyport.Binding) {
+	if a == b {
+		return
+	}
+	direction, why := Direction(0), "it is not known which of the two reaches more"
+	switch x, y := reach[a], reach[b]; {
+	case x == 0 || y == 0:
+	case x < y:
+		direction, why = Loosens, "calls reach more than before"
+	default:
+		direction, why = Tightens, "calls reach less than before"
+	}
+	d.add(where, what, a.String(), b.String(), direction, why)
+}
+
+func (d *differ) transport(where string, a, b *sallyport.Transport) {
+	const repointed = "calls go elsewhere, or as somebody else"
+	switch {
+	case sameValue(a, b):
+		return
+	case a.None() && !b.None():
+		d.add(where, "transport", "nothing", address(b), Loosens, "a system that was not reached before")
+	case b.None() && !a.None():
+		d.add(where, "transport", address(a), "nothing", Tightens, "the system is no longer reached")
+	default:
+		field := func(what, from, to string) {
+			if from != to {
+				d.add(where, what, from, to, Loosens, repointed)
+			}
+		}
+		told := len(d.changes)
+		field("url", a.URL, b.URL)
+		field("command", strings.Join(a.Command, " "), strings.Join(b.Command, " "))
+		field("dir", a.Dir, b.Dir)
+		field("credential", a.Credential, b.Credential)
+		field("era", a.Era, b.Era)
+		for _, name := range union(a.Headers, b.Headers) {
+			field("header "+name, a.Headers[name], b.Headers[name])
+		}
+		for _, name := range union(a.Env, b.Env) {
+			field("env "+name, a.Env[name], b.Env[name])
+		}
+		if len(d.changes) == told {
+			// Two commands that read alike once joined, say.
+			d.add(where, "transport", address(a), address(b), Loosens, repointed)
+		}
+	}
+}
+
+func address(t *sallyport.Transport) string {
+	if t.URL != "" {
+		return t.URL
+	}
+	return strings.Join(t.Command, " ")
+}
+
+// written is one policy of a bundle, as its author wrote it.
+type written struct {
+	tree   string // its syntax tree: equal trees are equal policies
+	label  string // its @id, or where it is
+	permit bool
+}
+
+// policies compares two bundles policy by policy. Only what adds forbids and
+// nothing else tightens: to remove a permit may loosen, since one whose evaluation
+// goes wrong denies.
+func (d *differ) policies(a, b []sallyport.PolicyFile) {
+	if slices.Equal(a, b) {
+		return
+	}
+	before, errA := syntax(a)
+	after, errB := syntax(b)
+	if errA != nil || errB != nil {
+		d.add("", "policies", paths(a), paths(b), 0, "they cannot be read")
+		return
+	}
+	count := map[string]int{}
+	for _, p := range before {
+		count[p.tree]++
+	}
+	var added []written
+	for _, p := range after {
+		if count[p.tree]--; count[p.tree] < 0 {
+			added = append(added, p)
+		}
+	}
+	var removed []written
+	for _, p := range before {
+		if count[p.tree] > 0 {
+			count[p.tree]--
+			removed = append(removed, p)
+		}
+	}
+	for _, p := range removed {
+		i := slices.IndexFunc(added, func(n written) bool { return n.label == p.label })
+		if i < 0 {
+			d.add("", "policy "+p.label, p.effect(), "removed", Loosens, "what it said no longer holds")
+			continue
+		}
+		d.add("", "policy "+p.label, p.effect(), added[i].effect()+", changed", Loosens, "whether it now says less cannot be told by looking")
+		added = slices.Delete(added, i, i+1)
+	}
+	for _, p := range added {
+		if p.permit {
+			d.add("", "policy "+p.label, "", "permit", Loosens, "it permits what was denied")
+		} else {
+			d.add("", "policy "+p.label, "", "forbid", Tightens, "it forbids what was permitted")
+		}
+	}
+	if len(added)+len(removed) == 0 {
+		d.add("", "policies", paths(a), paths(b), Neutral, "comments, layout or names of files; every policy says what it said")
+	}
+}
+
+func (w *written) effect() string {
+	if w.permit {
+		return "permit"
+	}
+	return "forbid"
+}
+
+func paths(files []sallyport.PolicyFile) string {
+	list := make([]string, len(files))
+	for i, f := range files {
+		list[i] = f.Path
+	}
+	return strings.Join(list, " ")
+}
+
+// syntax is every policy of a bundle.
+func syntax(files []sallyport.PolicyFile) ([]written, error) {
+	var all []written
+	for _, f := range files {
+		list, err := cedar.NewPolicyListFromBytes(f.Path, []byte(f.Text))
+		if err != nil {
+			return nil, err
+		}
+		for i, p := range list {
+			tree, err := p.MarshalJSON()
+			if err != nil {
+				return nil, err
+			}
+			label, ok := p.Annotations()["id"]
+			if !ok {
+				label = cedar.String(fmt.Sprintf("%s#%d", f.Path, i+1))
+			}
+			all = append(all, written{tree: string(tree), label: string(label), permit: p.Effect() == cedar.Permit})
+		}
+	}
+	return all, nil
+}
