@@ -4,7 +4,6 @@ import (
 	"embed"
 	"fmt"
 	"slices"
-	"strings"
 )
 
 // kinds are the kinds of files that people write.
@@ -25,27 +24,4 @@ func JSONSchema(kind string) ([]byte, error) {
 		return nil, fmt.Errorf("schema of %s: no such kind of file; %s", quote(kind), hint)
 	}
 	return schemas.ReadFile("schema/" + kind + ".json")
-}
-
-// schemaComment is the line by which editors find the schema of a file; up leads
-// from its directory to the project's.
-func schemaComment(kind string, up string) string {
-	return "# yaml-language-server: $schema=" + up + ".sallyport/schema/" + kind + ".json"
-}
-
-// kindOfFile is the kind of a file of a project directory, "" if it has none.
-func kindOfFile(path string) string {
-	switch dir, name, _ := strings.Cut(path, "/"); {
-	case path == serverPath:
-		return "sallyport"
-	case path == pipelinePath:
-		return "pipeline"
-	case dir == "agents" && strings.HasSuffix(name, ".yaml"):
-		return "agent"
-	case dir == "upstreams" && strings.HasSuffix(name, ".yaml"):
-		return "upstream"
-	case dir == "policies" && strings.HasSuffix(name, ".test.yaml"):
-		return "policy-test"
-	}
-	return ""
 }

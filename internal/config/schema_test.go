@@ -36,15 +36,13 @@ func TestSchemasAreMadeFromTheStructs(t *testing.T) {
 	} {
 		s := g.schema(t, root, "", true)
 		s = append(object{{"$schema", "https://json-schema.org/draft/2020-12/schema"}, {"title", "Sallyport: " + kind}}, s...)
-		compact, err := json.Marshal(s)
-		if err != nil {
-			t.Fatal(err)
-		}
 		var want bytes.Buffer
-		if err := json.Indent(&want, compact, "", "  "); err != nil {
+		enc := json.NewEncoder(&want)
+		enc.SetEscapeHTML(false)
+		enc.SetIndent("", "  ")
+		if err := enc.Encode(s); err != nil {
 			t.Fatal(err)
 		}
-		want.WriteByte('\n')
 		golden(t, "schema/"+kind+".json", want.String())
 	}
 }
@@ -143,8 +141,9 @@ func readComments(t *testing.T, path string) *comments {
 // describe is a comment as the description of a key.
 func (c *comments) describe(comment, name string) string {
 	text := strings.Join(strings.Fields(comment), " ")
-	text = strings.TrimPrefix(text, name+" is ")
-	text = strings.TrimPrefix(text, name+" says ")
+	for _, verb := range []string{" is ", " are ", " says "} {
+		text = strings.TrimPrefix(text, name+verb)
+	}
 	for field, key := range c.keys {
 		if strings.ContainsAny(field[1:], "ABCDEFGHIJKLMNOPQRSTUVWXYZ") && field != "URL" || field == name {
 			text = regexp.MustCompile(`\b`+field+`\b`).ReplaceAllString(text, key)
@@ -154,8 +153,8 @@ func (c *comments) describe(comment, name string) string {
 }
 
 var forms = map[reflect.Type]object{
-	durationType: {{"type", "string"}, {"pattern", `^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$`}},
-	sizeType:     {{"type", []string{"string", "integer"}}, {"pattern", `^[0-9]+ ?(B|KiB|MiB|GiB)?$`}, {"minimum", 1}},
+	durationType:                            {{"type", "string"}, {"pattern", `^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$`}},
+	sizeType:                                {{"type", []string{"string", "integer"}}, {"pattern", `^[0-9]+ ?(B|KiB|MiB|GiB)?$`}, {"minimum", 1}},
 	reflect.TypeFor[envPrefix]():            {{"type", "string"}, {"pattern", `^[A-Za-z_][A-Za-z0-9_]{3,}$`}},
 	reflect.TypeFor[policyPath]():           {{"type", "string"}, {"pattern", `^policies/[^/]+\.cedar$`}},
 	reflect.TypeFor[digestText]():           {{"type", "string"}, {"pattern", `^sha256:[0-9a-f]{64}$`}},
@@ -232,7 +231,7 @@ func (c *comments) schema(t *testing.T, typ reflect.Type, tag reflect.StructTag,
 				required = append(required, key)
 			}
 		}
-		s := object{{"description", c.describe(c.types[typ.Name()], typ.Name())}, {"type", kind("object")}, {"properties", properties}, {"additionalProperties", false}}
+		s := object{{"description", "The file " + strings.TrimPrefix(strings.Join(strings.Fields(c.types[typ.Name()]), " "), typ.Name()+" is ")}, {"type", kind("object")}, {"properties", properties}, {"additionalProperties", false}}
 		if required != nil {
 			s[1].value = "object"
 			s = append(s, entry{"required", required})
@@ -298,6 +297,10 @@ func TestTemplatesFitTheSchemas(t *testing.T) {
 				continue
 			}
 			seen[kind] = true
+			first, _, _ := strings.Cut(text, "\n")
+			if want := schemaComment(kind, strings.Repeat("../", strings.Count(path, "/"))); first != want {
+				t.Errorf("%s: %s begins with %q, want %q", info.Name, path, first, want)
+			}
 			if err := compileSchema(t, kind).Validate(asJSON(t, text)); err != nil {
 				t.Errorf("%s: %s: %v", info.Name, path, err)
 			}
@@ -348,4 +351,27 @@ func TestSchemasRefuseWhatIsWrong(t *testing.T) {
 			}
 		}
 	}
+}
+
+// schemaComment is the line by which editors find the schema of a file: a path
+// relative to the file itself.
+func schemaComment(kind string, up string) string {
+	return "# yaml-language-server: $schema=" + up + ".sallyport/schema/" + kind + ".json"
+}
+
+// kindOfFile is the kind of a file of a project directory, "" if it has none.
+func kindOfFile(path string) string {
+	switch dir, name, _ := strings.Cut(path, "/"); {
+	case path == serverPath:
+		return "sallyport"
+	case path == pipelinePath:
+		return "pipeline"
+	case dir == "agents" && strings.HasSuffix(name, ".yaml"):
+		return "agent"
+	case dir == "upstreams" && strings.HasSuffix(name, ".yaml"):
+		return "upstream"
+	case dir == "policies" && strings.HasSuffix(name, ".test.yaml"):
+		return "policy-test"
+	}
+	return ""
 }

@@ -149,6 +149,9 @@ func (d *document) allowedHosts(names []string) []string {
 	if !d.has("allowed_hosts") {
 		return slices.Clone(loopbackNames)
 	}
+	if len(names) == 0 {
+		d.problem(d.value("allowed_hosts"), "leave the key out for the loopback names", "allowed_hosts names no host, so every request would be refused")
+	}
 	var hosts []string
 	for i, name := range names {
 		host, port, err := net.SplitHostPort(name)

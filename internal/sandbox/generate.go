@@ -243,6 +243,9 @@ var implied = []struct{ kind, words string }{
 // make makes a value that fits all of the subschemas, whose references and
 // alternatives are resolved.
 func (g *generator) make(r *request, all []*value, d *dice) ([]byte, error) {
+	if err := g.spend(1); err != nil {
+		return nil, err
+	}
 	f := form{g: g, all: all}
 	kinds := f.kinds()
 	if len(kinds) == 0 {

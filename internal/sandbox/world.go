@@ -280,7 +280,7 @@ func keyOf(t *sallyport.Tool, args []byte, seed uint64, n int) ([32]byte, error)
 	text = binary.BigEndian.AppendUint64(text, seed)
 	text = binary.BigEndian.AppendUint64(text, uint64(n))
 	text = binary.BigEndian.AppendUint64(text, uint64(len(t.Digest)))
-	
+	text = append(text, t.Digest...)
 	text = append(text, c...)
 	return sha256.Sum256(text), nil
 }

@@ -208,7 +208,7 @@ func (c *conn) stale() bool {
 func (c *conn) finish(within time.Duration) bool {
 	c.unfinished = false
 	c.SetReadDeadline(time.Now().Add(within))
-	n, err := io.CopyBuffer(io.Discard, io.LimitReader(&c.body, drainBytes), make([]byte, 512))
+	n, err := io.Copy(io.Discard, io.LimitReader(&c.body, drainBytes))
 	ended := err == nil && n < drainBytes && c.body.ended
 	c.pool.mu.Lock()
 	if c.pool.late = lateEnd; !ended {
@@ -646,9 +646,6 @@ func (b *body) nextChunk() error {
 		}
 	}
 }
-
-// buffered reports whether content can be read without waiting.
-func (b *body) buffered() bool { return !b.ended && b.in.Buffered() > 0 }
 
 // readAll reads the content to its end. More than limit bytes are errTooLarge.
 func (b *body) readAll(limit int) ([]byte, error) {

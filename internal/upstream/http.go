@@ -30,6 +30,10 @@ const (
 	maxErrorBody = 1 << 20
 	// maxAroundResult bounds what an event stream carries besides its result.
 	maxAroundResult = 16 << 20
+	// maxResumes bounds how often the event stream of one call is taken up again.
+	maxResumes = 64
+	// resumeWait is the wait before that if the server asks for none.
+	resumeWait = 500 * time.Millisecond
 	// earlyAnswer is how long a server that stopped reading a request may take to
 	// say why.
 	earlyAnswer = 250 * time.Millisecond
@@ -494,7 +498,9 @@ func final(m wire.Message, id []byte) (*gateway.Response, error) {
 	return &gateway.Response{Message: m}, nil
 }
 
-// events reads an event stream up to the response to r.
+// events reads an event stream up to the response to r. In the sessions era a
+// server may end the stream before, and be asked for the rest (MCP 2025-11-25,
+// "Transports", "Resumability and Redelivery"): that sends nothing twice.
 func (h *httpLink) events(ctx context.Context, x *exchange, s *session, r *gateway.Request, limit int) (*gateway.Response, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	var asks sync.WaitGroup
@@ -504,13 +510,35 @@ func (h *httpLink) events(ctx context.Context, x *exchange, s *session, r *gatew
 	}()
 	room := make(chan struct{}, maxAsks)
 	events := wire.NewEventReader(x.eventBuffer(), limit)
-	around := 0
+	around, resumes, last, retry := 0, 0, "", resumeWait
 	id := r.Message.ID.Of(r.Message.Raw)
 	for {
 		e, err := events.Next()
 		if err != nil {
 			x.abandon()
-			return nil, unexpected(err)
+			if resumes++; s == nil || last == "" || resumes > maxResumes || timedOut(err) || tooLarge(err) {
+				return nil, unexpected(err)
+			}
+			select {
+			case <-time.After(retry):
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+			if *x, err = h.subscribe(ctx, s, last); err != nil {
+				return nil, err
+			}
+			if x.head.status != 200 || x.head.media != mediaEvents || x.head.coded {
+				x.abandon()
+				return nil, protocolError("it ended its answer before the result and does not give the rest")
+			}
+			events = wire.NewEventReader(x.eventBuffer(), limit)
+			continue
+		}
+		if eventID(e.ID) {
+			last = e.ID
+		}
+		if e.Retry > 0 {
+			retry = retryWait(e.Retry)
 		}
 		if e.Type != "message" || len(e.Data) == 0 {
 			continue
@@ -812,7 +840,7 @@ func (h *httpLink) listen(s *session) {
 		}
 		pause := wait
 		if retry > 0 {
-			pause = min(retry, 30*time.Second)
+			pause = retry
 		}
 		wait = min(2*wait, 30*time.Second)
 		select {
@@ -826,36 +854,18 @@ func (h *httpLink) listen(s *session) {
 // returns the id of the last event, the wait the server asks for, and whether to
 // try again.
 func (h *httpLink) stream(s *session, last string) (string, time.Duration, bool) {
-	secrets, err := h.authority()
-	if err != nil {
-		return last, 0, true
-	}
-	c, err := h.pool.get(s.ctx, false)
+	c, err := h.subscribe(s.ctx, s, last)
 	if err != nil {
 		h.note(fmt.Errorf("stream beside the calls: %w", err))
 		return last, 0, true
 	}
-	defer c.close()
-	defer c.watch(s.ctx)()
-	c.out = append(append(c.out[:0], h.get...), secrets.fields...)
-	c.out = appendField(c.out, wire.HeaderSessionID, s.id)
-	c.out = appendField(c.out, wire.HeaderVersion, s.version)
-	if last != "" {
-		c.out = appendField(c.out, "Last-Event-ID", last)
-	}
-	c.out = append(c.out, "\r\n"...)
-	if _, err := c.send(nil); err != nil {
-		return last, 0, true
-	}
-	if err := c.receive(); err != nil {
-		return last, 0, true
-	}
+	defer c.abandon()
 	switch {
 	case c.head.status == 404:
 		h.lose(s)
 		return "", 0, false
 	case c.head.status == 401 || c.head.status == 403:
-		h.secrets.CompareAndSwap(secrets, nil)
+		h.secrets.CompareAndSwap(c.secrets, nil)
 		return last, 0, true
 	case c.head.status == 429 || c.head.status >= 500:
 		return last, 0, true
@@ -875,11 +885,11 @@ func (h *httpLink) stream(s *session, last string) (string, time.Duration, bool)
 			}
 			return last, retry, !tooLarge(err)
 		}
-		if e.ID != "" && visible(e.ID) && len(e.ID) < maxHeaderLine/4 {
+		if eventID(e.ID) {
 			last = e.ID
 		}
 		if e.Retry > 0 {
-			retry = time.Duration(e.Retry) * time.Millisecond
+			retry = retryWait(e.Retry)
 		}
 		if e.Type != "message" || len(e.Data) == 0 {
 			continue
@@ -904,6 +914,45 @@ func (h *httpLink) stream(s *session, last string) (string, time.Duration, bool)
 			}
 		}
 	}
+}
+
+// subscribe asks for an event stream of a session, from behind the event with the
+// id last if that is not empty, and reads the head of the response.
+func (h *httpLink) subscribe(ctx context.Context, s *session, last string) (exchange, error) {
+	secrets, err := h.authority()
+	if err != nil {
+		return exchange{}, err
+	}
+	c, err := h.pool.get(ctx, false)
+	if err != nil {
+		return exchange{}, err
+	}
+	x := exchange{conn: c, release: c.watch(ctx), secrets: secrets}
+	c.out = append(append(c.out[:0], h.get...), secrets.fields...)
+	if s.id != "" {
+		c.out = appendField(c.out, wire.HeaderSessionID, s.id)
+	}
+	c.out = appendField(c.out, wire.HeaderVersion, s.version)
+	if last != "" {
+		c.out = appendField(c.out, "Last-Event-ID", last)
+	}
+	c.out = append(c.out, "\r\n"...)
+	if _, err = c.send(nil); err == nil {
+		err = c.receive()
+	}
+	if err != nil {
+		x.abandon()
+		return exchange{}, err
+	}
+	return x, nil
+}
+
+// eventID reports whether an event's id can be sent back.
+func eventID(id string) bool { return id != "" && len(id) < maxHeaderLine/4 && visible(id) }
+
+// retryWait is the wait a server asks for, in milliseconds, within reason.
+func retryWait(ms int) time.Duration {
+	return time.Duration(min(max(ms, 10), 30_000)) * time.Millisecond
 }
 
 // lose drops a session that the server no longer knows, or never did.

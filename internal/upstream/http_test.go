@@ -929,6 +929,13 @@ func (c *conversation) serve(w http.ResponseWriter, r received) {
 	switch {
 	case r.method == "DELETE":
 		w.WriteHeader(204)
+	case r.method == "GET" && r.header.Get("Last-Event-ID") != "":
+		w.Header().Set("Content-Type", "text/event-stream")
+		if last := r.header.Get("Last-Event-ID"); last != "e-3" {
+			fmt.Fprintf(w, "id: e-%d\nretry: 10\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"m\",\"params\":{\"after\":%q}}\n\n", int(last[2]-'0')+1, last)
+			return
+		}
+		sayEvent(w, `{"jsonrpc":"2.0","id":7,"result":{"structuredContent":{"session":%q}}}`, id)
 	case r.method == "GET" && c.noStream:
 		w.WriteHeader(405)
 	case r.method == "GET":
@@ -965,6 +972,9 @@ func (c *conversation) serve(w http.ResponseWriter, r received) {
 		sayEvent(w, `{"jsonrpc":"2.0","id":%s,"result":{"structuredContent":{"answer":%s}}}`, r.id(), answer)
 	case r.message.Name == "hang":
 		<-c.push
+	case r.message.Name == "poll":
+		w.Header().Set("Content-Type", "text/event-stream")
+		io.WriteString(w, "event: prime\nid: e-1\nretry: 10\ndata:\n\n")
 	default:
 		sayJSON(w, `{"jsonrpc":"2.0","id":%s,"result":{"structuredContent":{"session":%q}}}`, r.id(), id)
 	}
@@ -1164,6 +1174,28 @@ func TestHTTPAsks(t *testing.T) {
 				t.Errorf("answered by %q", got)
 			}
 		})
+	}
+}
+
+// A server that lets go of the stream during a long call is asked for the rest,
+// and the call arrives once.
+func TestHTTPStreamIsTakenUpAgain(t *testing.T) {
+	t.Parallel()
+	c := newConversation(t)
+	b := backend(t, newStage(t, sallyport.Production), atSessions(c.site))
+	r := sessions(t, clientSession("one"), "7", "poll", `{}`)
+	var notes []string
+	r.Notify = func(raw []byte) { notes = append(notes, string(raw)) }
+	do(t, b, r)
+	want := []string{
+		"POST initialize", "POST notifications/initialized up-1 2025-11-25", "POST tools/call up-1 2025-11-25",
+		"GET  up-1 2025-11-25", "GET  up-1 2025-11-25", "GET  up-1 2025-11-25",
+	}
+	if diff := cmp.Diff(want, c.log()); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]string{`{"jsonrpc":"2.0","method":"m","params":{"after":"e-1"}}`, `{"jsonrpc":"2.0","method":"m","params":{"after":"e-2"}}`}, notes); diff != "" {
+		t.Error(diff)
 	}
 }
 

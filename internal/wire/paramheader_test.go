@@ -29,6 +29,8 @@ func TestParamHeaders(t *testing.T) {
 		{"written with escapes", `{"properties":{"regi\u006fn":{"typ\u0065":"string","x-mcp-h\u0065ader":"R\u0065gion"}}}`, ps(region), ""},
 		{"of each type, nested", `{"properties":{"a":{"properties":{"b":{"properties":{"c":{"x-mcp-header":"C","type":"integer"}}},"d":{"type":"boolean","x-mcp-header":"D-1"}}},"region":{"x-mcp-header":"Region","type":"string"}}}`,
 			ps(wire.ParamHeader{Header: "C", Path: []string{"a", "b", "c"}, Type: "integer"}, wire.ParamHeader{Header: "D-1", Path: []string{"a", "d"}, Type: "boolean"}, region), ""},
+		{"siblings far down", `{"properties":{"a":{"properties":{"b":{"properties":{"c":{"properties":{"d":{"type":"string","x-mcp-header":"D"},"e":{"type":"string","x-mcp-header":"E"}}}}}}}}}`,
+			ps(wire.ParamHeader{Header: "D", Path: []string{"a", "b", "c", "d"}, Type: "string"}, wire.ParamHeader{Header: "E", Path: []string{"a", "b", "c", "e"}, Type: "string"}), ""},
 		{"a property of that name", `{"properties":{"x-mcp-header":{"type":"string"},"properties":{"properties":{"type":{"type":"string","x-mcp-header":"T"}}}}}`,
 			ps(wire.ParamHeader{Header: "T", Path: []string{"properties", "type"}, Type: "string"}), ""},
 		{"a definition of that name", `{"$defs":{"x-mcp-header":{"type":"string"}}}`, nil, ""},

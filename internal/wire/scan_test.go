@@ -215,6 +215,7 @@ var refused = []struct {
 	{"no version", `{"id":1,"method":"ping"}`, invalid, "jsonrpc", "1"},
 	{"old version", `{"jsonrpc":"1.0","id":1,"method":"ping"}`, invalid, "jsonrpc", "1"},
 	{"version as a number", `{"jsonrpc":2.0,"id":1,"method":"ping"}`, invalid, "jsonrpc", "1"},
+	{"version inside a number", `{"jsonrpc":12.01,"id":1,"method":"ping"}`, invalid, "jsonrpc", "1"},
 	{"empty object", `{}`, invalid, "jsonrpc", ""},
 	{"nothing to do", `{"jsonrpc":"2.0","id":7}`, invalid, "none of", "7"},
 	{"result and error", `{"jsonrpc":"2.0","id":7,"result":{},"error":{}}`, invalid, "more than one", "7"},

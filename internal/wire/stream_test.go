@@ -42,6 +42,7 @@ func TestEventReader(t *testing.T) {
 		{"nothing", "", nil},
 		{"one", "data: a\n\n", []wire.Event{ev("a")}},
 		{"CRLF", "data: a\r\n\r\ndata: b\r\n\r\n", []wire.Event{ev("a"), ev("b")}},
+		{"several lines with CRLF", "data: a\r\ndata: b\r\nid: 1\r\n\r\n", []wire.Event{{Type: "message", ID: "1", Data: []byte("a\nb")}}},
 		{"CR", "data: a\r\rdata: b\r\r", []wire.Event{ev("a"), ev("b")}},
 		{"all kinds of line ends", "data: a\r\n\rdata: b\n\r\ndata: c\r\n\n", []wire.Event{ev("a"), ev("b"), ev("c")}},
 		{"several lines", "data: a\ndata: b\ndata:\ndata:  c\n\n", []wire.Event{ev("a\nb\n\n c")}},
@@ -172,6 +173,7 @@ func TestAppendEvent(t *testing.T) {
 		{"", "a\n", "event: message\ndata: a\ndata: \n\n"},
 		{"", "", "event: message\ndata: \n\n"},
 		{"1\nevent: x", "a", "event: message\ndata: a\n\n"},
+		{"1\x00", "a", "event: message\ndata: a\n\n"},
 		{"1\r2", "a", "event: message\ndata: a\n\n"},
 	} {
 		if got := string(wire.AppendEvent(nil, c.id, []byte(c.data))); got != c.want {

@@ -1,0 +1,223 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"sallyport"
+	"sallyport/internal/config"
+	"sallyport/internal/control"
+	"sallyport/internal/demo"
+	"sallyport/internal/wire"
+)
+
+// demoPolicy is what the demo's support agent may do. People can edit it and
+// apply again.
+const demoPolicy = `// What the support agent may do. Nothing is allowed that no permit names.
+
+@id("read")
+permit (principal == Agent::"support", action in Action::"read", resource);
+
+@id("small-refunds")
+permit (principal == Agent::"support", action == Action::"payments/refund", resource)
+when { context.args.amount <= 100 };
+
+@id("refund-limit")
+@reason("refunds above 100 EUR are not for agents")
+@hint("ask a person of the payments team to make this refund")
+forbid (principal, action == Action::"payments/refund", resource)
+when { context.args.amount > 100 };
+
+@id("notes")
+permit (principal == Agent::"support", action == Action::"crm/add_note", resource);
+`
+
+const demoTools = `tools:
+  find_customer: {access: read, data_class: confidential, args: {email: authority}}
+  get_customer: {access: read, data_class: confidential, args: {id: authority}}
+  add_note: {access: changing, data_class: internal, args: {id: authority, text: content}}
+|tools:
+  list_payments: {access: read, data_class: confidential, args: {customer: authority}}
+  refund: {access: changing, data_class: confidential, args: {payment: authority, amount: quantity, reason: content}}
+|tools:
+  send_mail: {access: changing, data_class: internal, args: {to: authority, subject: content, body: content}}
+  list_outbox: {access: read, data_class: confidential}
+`
+
+// Demo is the demo company with an installation in front of it.
+type Demo struct {
+	App     *App
+	Company *demo.Company
+	Person  *sallyport.Person
+}
+
+// NewDemo writes a project directory under dir, starts the company's servers and
+// an installation in front of them, applies and promotes the support agent to
+// production, where it meets the servers themselves.
+func NewDemo(ctx context.Context, o Options) (*Demo, error) {
+	d := &Demo{Company: demo.New()}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	for _, name := range demo.Names {
+		mux.Handle("/"+name, d.Company.Handler(name))
+	}
+	servers := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	go servers.Serve(l)
+	if err := d.write(o.Dir, l.Addr().String()); err != nil {
+		return nil, errors.Join(err, servers.Close())
+	}
+	if o.Listen == "" {
+		o.Listen = "127.0.0.1:8484"
+	}
+	if d.App, err = New(ctx, o); err != nil {
+		return nil, errors.Join(err, servers.Close())
+	}
+	d.App.stops = append([]func() error{servers.Close}, d.App.stops...)
+	if err := d.prepare(ctx); err != nil {
+		return nil, errors.Join(err, d.App.Close())
+	}
+	return d, nil
+}
+
+func (d *Demo) write(dir, servers string) error {
+	files := map[string]string{
+		"sallyport.yaml":          "listen: 127.0.0.1:8484\n",
+		"agents/support.yaml":     "agent: support\nowner: support@example.com\ntier: medium\nupstreams: [crm, payments, mail]\ntools: {crm: [\"*\"], payments: [\"*\"], mail: [\"*\"]}\npolicies: [policies/support.cedar]\n",
+		"policies/support.cedar":  demoPolicy,
+		"upstreams/crm.yaml":      "",
+		"upstreams/payments.yaml": "",
+		"upstreams/mail.yaml":     "",
+	}
+	tools := strings.Split(demoTools, "|")
+	for i, name := range []string{"crm", "payments", "mail"} {
+		files["upstreams/"+name+".pins.json"] = string(d.Company.Pins(name))
+		files["secrets/"+name] = d.Company.Token(name)
+		files["upstreams/"+name+".yaml"] = fmt.Sprintf("upstream: %s\npins: %s.pins.json\nstages:\n  sandbox: {binding: simulate}\n  production:\n    url: http://%s/%s\n    credential: file:secrets/%s\n    era: \"2026-07-28\"\n    binding: live\n    deadline: 5s\n%s",
+			name, name, servers, name, name, tools[i])
+	}
+	for name, text := range files {
+		path := filepath.Join(dir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return err
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			return err
+		}
+	}
+	if _, problems := config.Load(os.DirFS(dir)); len(problems) > 0 {
+		return fmt.Errorf("the demo's own files: %w", problems)
+	}
+	return nil
+}
+
+// prepare does what a person would do by hand: apply and promote.
+func (d *Demo) prepare(ctx context.Context) error {
+	const founder = "you@localhost"
+	if _, err := d.App.Founder(ctx, founder); err != nil {
+		return err
+	}
+	people, err := d.App.Store.Persons(ctx)
+	if err != nil {
+		return err
+	}
+	d.Person = &people[0]
+	c := d.App.Control
+	// A halt that an earlier demo left would stop this one.
+	past, err := d.App.Store.Decided(ctx)
+	if err != nil {
+		return err
+	}
+	for _, h := range past.Halts {
+		if err := c.Resume(ctx, d.Person, h.Scope, h.Subject, "a new demo begins"); err != nil {
+			return err
+		}
+	}
+	p, err := d.App.Propose(ctx)
+	if err != nil {
+		return err
+	}
+	applied, err := c.Apply(ctx, d.Person, p, p.Digest, "the demo begins")
+	if err != nil {
+		return err
+	}
+	for _, stage := range []sallyport.Stage{sallyport.Sandbox, sallyport.Production} {
+		running := false
+		for _, at := range past.Pointers {
+			running = running || at.Agent == "support" && at.Stage == stage && at.Release == applied.Releases["support"]
+		}
+		if running {
+			continue
+		}
+		if _, err := c.Promote(ctx, d.Person, "support", "", stage, "the demo begins"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Play lets the scripted agent work until a halt stops it, and tells what it
+// met.
+func (d *Demo) Play(ctx context.Context, out io.Writer) error {
+	host, err := d.App.Control.MakeHostKey(ctx, d.Person, "support", sallyport.Production, 30, "demo")
+	if err != nil {
+		return err
+	}
+	run, err := d.App.Control.OpenRun(ctx, &host.Key, 0, sallyport.Envelope{Task: "Refund Ada for the late delivery"})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "Agent support, release %s, in %s. Run %s.\n\n", run.Run.Release.Short(), run.Run.Stage, run.Run.ID)
+	agent := &demo.Agent{Endpoint: d.App.URL + "/mcp", Token: run.Token, Era: wire.Stateless}
+	stopped := make(chan *control.Stopped, 1)
+	working := 0
+	err = agent.Run(ctx, func(s demo.Step) {
+		if s.Name == "work" && s.Outcome == demo.OK {
+			if working++; working == 3 {
+				go func() {
+					report, err := d.App.Control.Halt(ctx, d.Person, sallyport.HaltAgent, "support", "the demo pulls the kill switch")
+					if err != nil {
+						report = &control.Stopped{Problem: err.Error()}
+					}
+					stopped <- report
+				}()
+			}
+			return
+		}
+		printStep(out, s)
+	})
+	if err != nil {
+		return err
+	}
+	report := <-stopped
+	if report.Problem != "" {
+		return errors.New("halt: " + report.Problem)
+	}
+	fmt.Fprintf(out, "\n  Halt of agent support: confirmed in %.1f ms, %d calls in flight, recorded.\n", float64(report.ConfirmedMicros)/1000, len(report.InFlight))
+	return d.App.Control.Resume(ctx, d.Person, sallyport.HaltAgent, "support", "the demo goes on")
+}
+
+func printStep(out io.Writer, s demo.Step) {
+	if s.Tool == "" {
+		return
+	}
+	mark := "ok    "
+	if s.Outcome != demo.OK {
+		mark = "refused"
+	}
+	text := strings.Join(strings.Fields(s.Text), " ")
+	if len(text) > 110 {
+		text = text[:107] + "..."
+	}
+	fmt.Fprintf(out, "  %-7s %s %s\n          %s\n", strings.TrimSpace(mark), s.Tool, s.Args, text)
+}

@@ -1,0 +1,70 @@
+package app
+
+import (
+	"os"
+
+	"sallyport"
+	"sallyport/internal/config"
+	"sallyport/internal/policy"
+)
+
+// PolicyTests runs the policy tests of a project directory and tells the result
+// of each. Every test meets the policies of its agent's release and of its stage.
+func PolicyTests(dir string, tell func(string)) (passed, failed int, err error) {
+	project, problems := config.Load(os.DirFS(dir))
+	if len(problems) > 0 {
+		return 0, 0, problems
+	}
+	for _, file := range project.TestFiles {
+		tests, problems := policy.ParseTests(file.Path, []byte(file.Text))
+		if len(problems) > 0 {
+			return passed, failed, &problems[0]
+		}
+		var release *sallyport.Release
+		for i := range project.Releases {
+			if project.Releases[i].Agent == tests.Agent {
+				release = &project.Releases[i]
+			}
+		}
+		if release == nil {
+			return passed, failed, sallyport.Refuse(sallyport.BadConfig, file.Path+" tests agent "+string(tests.Agent)+", which no file of agents/ declares", "correct its agent")
+		}
+		for _, stage := range sallyport.Stages {
+			c := project.Stages[stage]
+			tools, sources := policy.Inputs(release, &c)
+			set, problems := policy.Compile(tools, sources)
+			if len(problems) > 0 {
+				return passed, failed, &problems[0]
+			}
+			of := *tests
+			of.Tests = nil
+			for _, t := range tests.Tests {
+				if t.Query.Stage == stage {
+					of.Tests = append(of.Tests, t)
+				}
+			}
+			base := policy.Query{Principal: sallyport.Principal{Agent: release.Agent, Release: release.ID}, Tier: release.Tier, Owner: release.Owner}
+			for _, r := range of.Run(set, base, pinOf(release, &c)) {
+				if r.Passed {
+					passed++
+					tell("ok    " + r.Name)
+				} else {
+					failed++
+					tell("FAIL  " + r.Name + "\n      " + r.Why)
+				}
+			}
+		}
+	}
+	return passed, failed, nil
+}
+
+func pinOf(r *sallyport.Release, c *sallyport.StageConfig) policy.Pin {
+	return func(q *policy.Query) (upstream, tool sallyport.Digest) {
+		for i := range r.Tools {
+			if t := &r.Tools[i]; t.Upstream == q.Upstream && t.UpstreamName == q.Tool {
+				tool = t.Digest
+			}
+		}
+		return c.Upstreams[q.Upstream].Identity, tool
+	}
+}
