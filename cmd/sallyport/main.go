@@ -2,6 +2,7 @@
 //
 //	sallyport up --demo                      see it work
 //	sallyport up                             serve the project in this directory
+//	sallyport init --template support        write a project directory
 //	sallyport login LINK                     sign in with the link that up printed
 //	sallyport apply                          register what the project directory says
 //	sallyport promote AGENT --to STAGE --reason WHY
@@ -44,7 +45,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.PersistentFlags().String("dir", ".", "project directory")
 	root.PersistentFlags().String("server", "", "address of the server (default: SALLYPORT_SERVER, or http://127.0.0.1:8484)")
-	root.AddCommand(upCommand(), loginCommand(), statusCommand(), applyCommand(), promoteCommand(),
+	root.AddCommand(upCommand(), initCommand(), schemaCommand(), diffCommand(), loginCommand(), statusCommand(), applyCommand(), promoteCommand(),
 		haltCommand(), resumeCommand(), settleCommand(), keysCommand(), policyCommand(), auditCommand(), versionCommand())
 	err := root.ExecuteContext(ctx)
 	if err == nil {

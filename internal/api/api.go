@@ -31,7 +31,9 @@ type Config struct {
 	// Propose reads the project directory of the server and says what it would
 	// change.
 	Propose func(ctx context.Context) (*control.Proposal, error)
-	Log     *slog.Logger
+	// Diff says what Propose would change, for people.
+	Diff func(ctx context.Context) (any, error)
+	Log  *slog.Logger
 }
 
 // Past is what the API shows.
@@ -75,6 +77,7 @@ func Handler(c Config) http.Handler {
 		unknowns, err := c.Past.Unknowns(r.Context())
 		return Status{Pointers: decided.Pointers, Halts: decided.Halts, Unknown: unknowns, Latest: decided.Latest, Records: c.Past.Size()}, err
 	})
+	person("GET /v1/diff", func(r *http.Request, _ *sallyport.Person) (any, error) { return c.Diff(r.Context()) })
 	person("GET /v1/keys", func(r *http.Request, _ *sallyport.Person) (any, error) { return c.Past.Keys(r.Context()) })
 	person("POST /v1/keys", func(r *http.Request, by *sallyport.Person) (any, error) {
 		var in KeyRequest

@@ -176,7 +176,7 @@ func (a *App) serve(s config.Server) error {
 	})
 	mux := http.NewServeMux()
 	mux.Handle("/mcp", a.agents)
-	mux.Handle("/v1/", a.hosts(s.AllowedHosts, api.Handler(api.Config{Who: a.Auth, Control: a.Control, Past: a.Store, Propose: a.Propose, Log: a.Log})))
+	mux.Handle("/v1/", a.hosts(s.AllowedHosts, api.Handler(api.Config{Who: a.Auth, Control: a.Control, Past: a.Store, Propose: a.Propose, Diff: a.diff, Log: a.Log})))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		if refusal := a.ready(); refusal != nil {
@@ -346,24 +346,67 @@ func (a *App) Refresh(ctx context.Context) error {
 	return nil
 }
 
-// Propose reads the project directory. Any change to the configuration of
-// staging or production counts as one that loosens it.
+// Propose reads the project directory and says what it would loosen.
 func (a *App) Propose(ctx context.Context) (*control.Proposal, error) {
 	p, problems := config.Load(os.DirFS(a.Dir))
 	if len(problems) > 0 {
 		return nil, sallyport.Refuse(sallyport.BadConfig, problems.Error(), "correct the files and apply again")
 	}
-	d, err := a.Store.Decided(ctx)
+	changes, err := a.changes(ctx, p)
 	if err != nil {
 		return nil, err
 	}
 	out := &control.Proposal{Digest: p.Digest, Releases: p.Releases, Stages: p.Stages, Loosens: map[sallyport.Stage][]string{}}
-	for stage, c := range p.Stages {
-		if d.Configs[stage] != c.ID {
-			out.Loosens[stage] = []string{"its configuration changes"}
+	for _, c := range changes {
+		// What is not known to tighten counts as loosening.
+		if c.Stage != 0 && c.Direction.Loosening() {
+			out.Loosens[c.Stage] = append(out.Loosens[c.Stage], c.Where+": "+c.What)
 		}
 	}
 	return out, nil
+}
+
+// diff is Diff as the API shows it.
+func (a *App) diff(ctx context.Context) (any, error) {
+	changes, digest, err := a.Diff(ctx)
+	return map[string]any{"digest": digest, "changes": changes}, err
+}
+
+// Diff says what apply would change.
+func (a *App) Diff(ctx context.Context) ([]config.Change, sallyport.Digest, error) {
+	p, problems := config.Load(os.DirFS(a.Dir))
+	if len(problems) > 0 {
+		return nil, "", sallyport.Refuse(sallyport.BadConfig, problems.Error(), "correct the files")
+	}
+	changes, err := a.changes(ctx, p)
+	return changes, p.Digest, err
+}
+
+func (a *App) changes(ctx context.Context, p *config.Project) ([]config.Change, error) {
+	d, err := a.Store.Decided(ctx)
+	if err != nil {
+		return nil, err
+	}
+	from := config.Versions{Releases: map[sallyport.AgentID]sallyport.Release{}, Stages: map[sallyport.Stage]sallyport.StageConfig{}}
+	to := config.Versions{Releases: map[sallyport.AgentID]sallyport.Release{}, Stages: p.Stages}
+	for agent, id := range d.Latest {
+		r, err := a.Store.Release(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		from.Releases[agent] = *r
+	}
+	for stage, id := range d.Configs {
+		c, err := a.Store.StageConfig(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		from.Stages[stage] = *c
+	}
+	for _, r := range p.Releases {
+		to.Releases[r.Agent] = r
+	}
+	return config.Diff(&from, &to), nil
 }
 
 // secretsOf resolves references that the current configuration of one stage

@@ -92,7 +92,7 @@ func NewDemo(ctx context.Context, o Options) (*Demo, error) {
 
 func (d *Demo) write(dir, servers string) error {
 	files := map[string]string{
-		"sallyport.yaml":          "listen: 127.0.0.1:8484\n",
+		"sallyport.yaml":          "listen: 127.0.0.1:8484\nsecrets: {files: [secrets], env: [SALLYPORT_]}\n",
 		"agents/support.yaml":     "agent: support\nowner: support@example.com\ntier: medium\nupstreams: [crm, payments, mail]\ntools: {crm: [\"*\"], payments: [\"*\"], mail: [\"*\"]}\npolicies: [policies/support.cedar]\n",
 		"policies/support.cedar":  demoPolicy,
 		"upstreams/crm.yaml":      "",

@@ -54,10 +54,10 @@ func (l *loader) release(d *document, f *agentFile, id string) (r sallyport.Rele
 		Tools:      []sallyport.Tool{},
 		Policies:   []sallyport.PolicyFile{},
 	}
-	if d.has("owner") && !oneLine(f.Owner, 256) {
+	if d.has("owner") && isText(d.value("owner")) && !oneLine(f.Owner, 256) {
 		d.problem(d.value("owner"), "write who answers for the agent, as in team-support@example.com", "owner has to be one line of at most 256 characters")
 	}
-	if d.has("code") && !oneLine(f.Code, 512) {
+	if d.has("code") && isText(d.value("code")) && !oneLine(f.Code, 512) {
 		d.problem(d.value("code"), "write a digest, or a commit", "code has to be one line of at most 512 characters")
 	}
 	if !dataDomain.MatchString(r.DataDomain) {

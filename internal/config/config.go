@@ -218,8 +218,8 @@ func (l *loader) document(name string, to any) (d *document, exists bool) {
 
 // done takes over what was found in a document.
 func (l *loader) done(d *document) {
-	l.problems = append(l.problems, d.problems...)
-	l.notes = append(l.notes, d.notes...)
+	l.problems = append(l.problems, d.hidden(d.problems)...)
+	l.notes = append(l.notes, d.hidden(d.notes)...)
 }
 
 // list is the names of the regular files of a directory that end in suffix, in
@@ -273,7 +273,10 @@ func (l *loader) unread() {
 func (l *loader) compile(r *sallyport.Release, s *sallyport.StageConfig) {
 	set, problems := policy.Compile(policy.Inputs(r, s))
 	if set != nil && r.Agent == "" {
-		problems = set.Inert()
+		problems = slices.Clone(set.Inert())
+		for i := range problems {
+			problems[i].Message = strings.ReplaceAll(problems[i].Message, "in this release", "in this project")
+		}
 	}
 	for _, p := range problems {
 		l.add(l.placed(p))

@@ -153,8 +153,8 @@ func quote(s string) string {
 // suggest is a hint for a word that is none of the valid ones: the nearest of
 // them, or if none is near, all of them.
 func suggest(word string, valid []string, plural string) string {
-	if near := nearest(word, valid); near != "" {
-		return "did you mean " + fmt.Sprintf("%q", near) + "?"
+	if hint := didYouMean(word, valid); hint != "" {
+		return hint
 	}
 	if len(valid) == 0 {
 		return ""
@@ -167,6 +167,13 @@ func suggest(word string, valid []string, plural string) string {
 		sorted = sorted[:most]
 	}
 	return "the " + plural + " are " + strings.Join(sorted, ", ") + more
+}
+
+func didYouMean(word string, valid []string) string {
+	if near := nearest(word, valid); near != "" {
+		return fmt.Sprintf("did you mean %q?", near)
+	}
+	return ""
 }
 
 // nearest is the candidate that takes the fewest edits to reach, if they are few

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"go.yaml.in/yaml/v3"
+
 	"sallyport"
 )
 
@@ -171,8 +173,23 @@ func random(run string) bool {
 	return upper >= 2 && lower >= 2
 }
 
-// argKindWords may follow the name of any argument.
-var argKindWords = enumWords(reflect.TypeFor[sallyport.ArgKind]())
+// harmless are values that may follow the name of any tool or argument.
+var harmless = slices.Concat([]string{"true", "false", "null"},
+	enumWords(reflect.TypeFor[sallyport.ArgKind]()), enumWords(reflect.TypeFor[sallyport.Binding]()), enumWords(reflect.TypeFor[sallyport.Access]()))
+
+var digits = regexp.MustCompile(`^[0-9]+$`)
+
+// speaksOfSecret reports whether value v of a key would be a secret written down:
+// the key names one, and v is neither a reference nor a count of tokens.
+func speaksOfSecret(key, v string) bool {
+	if !secretName.MatchString(key) || v == "" || slices.Contains(harmless, v) {
+		return false
+	}
+	if isReference(v) && !looksSecret(v) {
+		return false
+	}
+	return !digits.MatchString(v) || !strings.Contains(strings.ToLower(key), "tokens")
+}
 
 // maskSecrets is a line with everything that looks like a secret replaced, and
 // everything after a key that names one unless it is a reference.
@@ -181,7 +198,7 @@ func maskSecrets(line string) string {
 	line = secretAfter.ReplaceAllStringFunc(line, func(found string) string {
 		m := secretAfter.FindStringSubmatch(found)
 		value := strings.Trim(strings.TrimSpace(m[2]), `"'`)
-		if isReference(value) && !looksSecret(value) || slices.Contains(argKindWords, value) {
+		if !speaksOfSecret(m[1], value) {
 			return found
 		}
 		return m[1] + masked
@@ -220,4 +237,52 @@ func continuesSecret(lines []string, i int) bool {
 		}
 	}
 	return false
+}
+
+// collectSecrets finds the values of keys that name a secret, wherever they are:
+// also ones that will be an unknown key or of a wrong type.
+func (d *document) collectSecrets(n *yaml.Node) {
+	for i := 0; n.Kind == yaml.MappingNode && i+1 < len(n.Content); i += 2 {
+		k, v := n.Content[i], n.Content[i+1]
+		switch {
+		case k.Value == "secrets": // says where they are
+		case v.Kind == yaml.ScalarNode:
+			d.secret(k.Value, v.Value)
+		case v.Kind == yaml.SequenceNode:
+			for _, e := range v.Content {
+				d.secret(k.Value, e.Value)
+			}
+		}
+	}
+	for _, c := range n.Content {
+		d.collectSecrets(c)
+	}
+}
+
+func (d *document) secret(key, v string) {
+	if len(v) >= 4 && speaksOfSecret(key, v) {
+		d.hide(v)
+	}
+}
+
+// hide keeps every line of a value out of what is said of the document.
+func (d *document) hide(v string) {
+	for line := range strings.SplitSeq(v, "\n") {
+		if line = strings.TrimSpace(line); len(line) >= 4 && !slices.Contains(d.secrets, line) && len(d.secrets) < 1000 {
+			d.secrets = append(d.secrets, line)
+		}
+	}
+}
+
+// hidden is problems of the document without its secrets.
+func (d *document) hidden(problems Problems) Problems {
+	for _, secret := range d.secrets {
+		for i := range problems {
+			p := &problems[i]
+			p.Message = strings.ReplaceAll(p.Message, secret, masked)
+			p.Excerpt = strings.ReplaceAll(p.Excerpt, secret, masked)
+			p.Hint = strings.ReplaceAll(p.Hint, secret, masked)
+		}
+	}
+	return problems
 }

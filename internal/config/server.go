@@ -96,7 +96,7 @@ func or[T comparable](v, without T) T {
 // place is a path, cleaned. One that goes up is refused: whether it lies within
 // another could not be told.
 func (d *document) place(p string, key ...string) string {
-	if strings.ContainsAny(p, "\x00\\") || slices.Contains(strings.Split(p, "/"), "..") {
+	if p == "" || strings.ContainsAny(p, "\x00\\") || slices.Contains(strings.Split(p, "/"), "..") {
 		d.problem(d.value(key...), "write a path within the project directory or an absolute one, with slashes", "%s cannot be used as a path", quote(p))
 		return ""
 	}
@@ -107,6 +107,9 @@ func (d *document) secretRoots(f *secretsFile, keys, store string) SecretRoots {
 	var s SecretRoots
 	for i, root := range f.Files {
 		at := d.value("secrets", "files", strconv.Itoa(i))
+		if !isText(at) {
+			continue // said by decode
+		}
 		root = d.place(root, "secrets", "files", strconv.Itoa(i))
 		switch {
 		case root == "":
@@ -120,6 +123,9 @@ func (d *document) secretRoots(f *secretsFile, keys, store string) SecretRoots {
 		}
 	}
 	for i, prefix := range f.Env {
+		if !isText(d.value("secrets", "env", strconv.Itoa(i))) {
+			continue
+		}
 		if !envName.MatchString(string(prefix)) || len(prefix) < 4 {
 			d.problem(d.value("secrets", "env", strconv.Itoa(i)), "write four letters or more, as in SALLYPORT_",
 				"%s cannot be the prefix of the environment variables that hold secrets", quote(string(prefix)))
@@ -154,6 +160,9 @@ func (d *document) allowedHosts(names []string) []string {
 	}
 	var hosts []string
 	for i, name := range names {
+		if !isText(d.value("allowed_hosts", strconv.Itoa(i))) {
+			continue
+		}
 		host, port, err := net.SplitHostPort(name)
 		if err != nil {
 			host, port = strings.TrimSuffix(strings.TrimPrefix(name, "["), "]"), ""
@@ -177,6 +186,9 @@ func (d *document) allowedHosts(names []string) []string {
 func (d *document) allowedOrigins(origins []string) []string {
 	var list []string
 	for i, o := range origins {
+		if !isText(d.value("allowed_origins", strconv.Itoa(i))) {
+			continue
+		}
 		u, err := url.Parse(o)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil ||
 			u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" || strings.Contains(o, "*") {

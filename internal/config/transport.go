@@ -33,11 +33,11 @@ func (l *loader) transport(d *document, u *upstream, stage sallyport.Stage, f *s
 		switch key {
 		case "insecure", "headers", "credential":
 			if !http {
-				d.problem(d.key(at(key)...), other(stdio, "give a command its secrets in env", "add the url"), "%s goes with a url, and %s has none", key, stage)
+				d.problem(d.key(at(key)...), other(stdio, "leave it out: a command has its secrets in env", "add the url"), "%s goes with a url, and %s has none", key, stage)
 			}
 		case "dir", "env":
 			if !stdio {
-				d.problem(d.key(at(key)...), other(http, "give a url its secrets in credential or headers", "add the command"), "%s goes with a command, and %s has none", key, stage)
+				d.problem(d.key(at(key)...), other(http, "leave it out: a url has its secrets in credential or headers", "add the command"), "%s goes with a command, and %s has none", key, stage)
 			}
 		case "era":
 			if !http && !stdio {
@@ -83,6 +83,7 @@ func (l *loader) transport(d *document, u *upstream, stage sallyport.Stage, f *s
 		case strings.ContainsRune(arg, 0):
 			d.problem(d.value(at("command", strconv.Itoa(i))...), "", "an argument of a command cannot hold a NUL character")
 		case secretArg(f.Command, i):
+			d.hide(arg)
 			d.problem(d.key(at("command")...), "pass it in env, as a secret reference: every user of a machine can read the arguments of a program",
 				"argument %d of the command looks like a secret", i)
 		}
@@ -227,6 +228,7 @@ func (l *loader) value(d *document, c claim, name, v string, key ...string) (str
 		return v, true
 	}
 	if secretName.MatchString(name) || looksSecret(v) {
+		d.hide(v)
 		d.problem(d.key(key...), "write a reference: env:NAME or file:path", "%s looks like a secret, and secrets are not written down here", quote(name))
 		return "", false
 	}
@@ -242,10 +244,12 @@ func (l *loader) value(d *document, c claim, name, v string, key ...string) (str
 func (l *loader) reference(d *document, c claim, ref string, key ...string) (string, bool) {
 	name := key[len(key)-1]
 	if !isReference(ref) {
+		d.hide(ref)
 		d.problem(d.key(key...), "write a reference: env:NAME or file:path", "%s has to be a secret reference, never the secret itself", name)
 		return "", false
 	}
 	if looksSecret(ref) {
+		d.hide(ref)
 		d.problem(d.key(key...), "write the name of the variable or file that holds it", "%s looks like a secret itself, not a reference to one", name)
 		return "", false
 	}

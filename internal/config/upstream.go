@@ -200,12 +200,12 @@ func (l *loader) tools(d *document, u *upstream, declared map[string]toolFile) {
 			continue
 		}
 		if _, err := schema.Compile(input); err != nil {
-			wrong("inputSchema: %v", err)
+			wrong("inputSchema: %s", strings.TrimPrefix(err.Error(), "schema: "))
 		}
 		var output *schema.Schema
 		if raw := member(definition, "outputSchema"); raw != nil {
 			if output, err = schema.Compile(raw); err != nil {
-				wrong("outputSchema: %v", err)
+				wrong("outputSchema: %s", strings.TrimPrefix(err.Error(), "schema: "))
 			}
 		}
 		f, ok := declared[name]

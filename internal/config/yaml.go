@@ -40,6 +40,8 @@ type document struct {
 	root     *yaml.Node // nil if the text is not one YAML document
 	problems Problems
 	notes    Problems
+	// secrets are values that nothing may repeat.
+	secrets []string
 }
 
 var yamlErrorLine = regexp.MustCompile(`^yaml: line (\d+): (.*)$`)
@@ -74,10 +76,9 @@ func parseYAML(path string, text []byte) *document {
 		d.problem(&second, "write one file for each", "a second document in one file")
 		return d
 	}
-	before := len(d.problems)
-	d.plain(doc.Content[0], 1)
-	if len(d.problems) == before {
+	if d.plain(doc.Content[0], 1) {
 		d.root = doc.Content[0]
+		d.collectSecrets(d.root)
 	}
 	return d
 }
@@ -115,40 +116,42 @@ func (d *document) syntax(err error) {
 	d.problems = append(d.problems, p)
 }
 
-// plain refuses what makes a YAML file mean something other than it shows.
-func (d *document) plain(n *yaml.Node, depth int) {
+// plain refuses what makes a YAML file mean something other than it shows, and
+// reports whether the rest can be judged all the same.
+func (d *document) plain(n *yaml.Node, depth int) bool {
 	switch {
 	case depth > maxDepth:
 		d.problem(n, "", "values nest deeper than %d", maxDepth)
-		return
+		return false
 	case n.Kind == yaml.AliasNode:
 		d.problem(n, "", "an alias of an anchor: files are written out in full")
-		return
+		return false
 	case n.Anchor != "":
 		d.problem(n, "", "an anchor: files are written out in full")
-		return
+		return false
 	case n.Style&yaml.TaggedStyle != 0:
 		d.problem(n, "leave the tag out", "a YAML tag: the type of a value follows from its key")
-		return
+		return false
 	}
+	ok := true
 	if n.Kind == yaml.MappingNode {
 		first := make(map[string]*yaml.Node, len(n.Content)/2)
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			key := n.Content[i]
 			if key.Kind != yaml.ScalarNode {
 				d.problem(key, "", "a key has to be text")
-				continue
-			}
-			if was, ok := first[key.Value]; ok {
+				ok = false
+			} else if was, twice := first[key.Value]; twice {
 				d.problem(key, "", "key %s is written twice; first in line %d", quote(key.Value), was.Line)
-				continue
+			} else {
+				first[key.Value] = key
 			}
-			first[key.Value] = key
 		}
 	}
 	for _, c := range n.Content {
-		d.plain(c, depth+1)
+		ok = d.plain(c, depth+1) && ok
 	}
+	return ok
 }
 
 func (d *document) problem(at *yaml.Node, hint, format string, args ...any) {
@@ -202,6 +205,7 @@ func (d *document) find(path []string) (key, value *yaml.Node) {
 			for i := 0; i+1 < len(value.Content); i += 2 {
 				if value.Content[i].Value == p {
 					k, v = value.Content[i], value.Content[i+1]
+					break
 				}
 			}
 		case value.Kind == yaml.SequenceNode:
@@ -217,18 +221,23 @@ func (d *document) find(path []string) (key, value *yaml.Node) {
 	return key, value
 }
 
-// has reports whether a key is written at all.
+// has reports whether a key is written, with whatever value.
 func (d *document) has(path ...string) bool {
-	parent := d.value(path[:len(path)-1]...)
-	if parent == nil || parent.Kind != yaml.MappingNode {
-		return false
-	}
-	for i := 0; i < len(parent.Content); i += 2 {
-		if parent.Content[i].Value == path[len(path)-1] {
-			return true
+	n := d.root
+	for _, p := range path {
+		if n == nil || n.Kind != yaml.MappingNode {
+			return false
+		}
+		parent := n
+		n = nil
+		for i := 0; i+1 < len(parent.Content); i += 2 {
+			if parent.Content[i].Value == p {
+				n = parent.Content[i+1]
+				break
+			}
 		}
 	}
-	return false
+	return n != nil
 }
 
 // read decodes the document into the struct that to points at. What is wrong is
@@ -252,9 +261,9 @@ var (
 	textType     = reflect.TypeFor[encoding.TextUnmarshaler]()
 )
 
-// decode reads n into v. key is the dotted path of the value, for messages;
-// plural is what the words of an enumeration are called.
-func (d *document) decode(n *yaml.Node, v reflect.Value, key, name string) {
+// decode reads n into v. For messages, path is where the value is and name what
+// it is called: "stages.staging.deadline" and "deadline".
+func (d *document) decode(n *yaml.Node, v reflect.Value, path, name string) {
 	t := v.Type()
 	switch {
 	case t == rawType:
@@ -274,16 +283,16 @@ func (d *document) decode(n *yaml.Node, v reflect.Value, key, name string) {
 		if err := v.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(text)); err != nil {
 			v.SetZero()
 			words := enumWords(t)
-			d.problem(n, suggest(text, words, "words"), "%s is %s, want one of %s", name, quote(text), strings.Join(words, ", "))
+			d.problem(n, didYouMean(text, words), "%s is %s, want one of %s", name, quote(text), strings.Join(words, ", "))
 		}
 	case t.Kind() == reflect.Pointer:
 		p := reflect.New(t.Elem())
-		d.decode(n, p.Elem(), key, name)
+		d.decode(n, p.Elem(), path, name)
 		v.Set(p)
 	case t.Kind() == reflect.Struct:
-		d.fields(n, v, key, name)
+		d.fields(n, v, path, name)
 	case t.Kind() == reflect.Map:
-		d.entries(n, v, key, name)
+		d.entries(n, v, path, name)
 	case t.Kind() == reflect.Slice:
 		if isNull(n) {
 			return
@@ -291,14 +300,14 @@ func (d *document) decode(n *yaml.Node, v reflect.Value, key, name string) {
 		if n.Kind != yaml.SequenceNode {
 			hint := ""
 			if n.Kind == yaml.ScalarNode {
-				hint = "write [" + quoteMasked(n.Value) + "]"
+				hint = "write [" + sample(n.Value) + "]"
 			}
 			d.problem(n, hint, "%s has to be a list, this is %s", name, kindOf(n))
 			return
 		}
 		list := reflect.MakeSlice(t, len(n.Content), len(n.Content))
 		for i, c := range n.Content {
-			d.decode(c, list.Index(i), key+"."+strconv.Itoa(i), name)
+			d.decode(c, list.Index(i), path+"."+strconv.Itoa(i), name)
 		}
 		v.Set(list)
 	case t.Kind() == reflect.String:
@@ -307,7 +316,7 @@ func (d *document) decode(n *yaml.Node, v reflect.Value, key, name string) {
 			return
 		}
 		if w, ok := v.Interface().(interface{ words() []string }); ok && !slices.Contains(w.words(), text) {
-			d.problem(n, suggest(text, w.words(), "words"), "%s is %s, want one of %s", name, quote(text), strings.Join(w.words(), ", "))
+			d.problem(n, didYouMean(text, w.words()), "%s is %s, want one of %s", name, quote(text), strings.Join(w.words(), ", "))
 			return
 		}
 		v.SetString(text)
@@ -339,13 +348,18 @@ func boolHint(text string) string {
 	return ""
 }
 
-// quoteMasked is a value as a hint repeats it.
-func quoteMasked(s string) string {
-	if len(s) > 40 || strings.ContainsAny(s, "\n,[]{}") || maskSecrets(s) != s || looksSecret(s) {
+// sample is a value as a hint repeats it.
+func sample(s string) string {
+	switch {
+	case len(s) > 40 || maskSecrets(s) != s || looksSecret(s):
 		return "…"
+	case plainWord.MatchString(s):
+		return s
 	}
-	return s
+	return fmt.Sprintf("%q", s)
 }
+
+var plainWord = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_./-]*$`)
 
 // fields reads a mapping into a struct, whose keys are in its yaml tags:
 // `yaml:"key"`, or `yaml:"key,required"`.
@@ -431,7 +445,7 @@ func (d *document) entries(n *yaml.Node, v reflect.Value, path, name string) {
 		key := reflect.New(t.Key()).Elem()
 		if reflect.PointerTo(t.Key()).Implements(textType) {
 			if err := key.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(k.Value)); err != nil {
-				d.problem(k, suggest(k.Value, enumWords(t.Key()), "words"), "unknown key %s in %s", quote(k.Value), path)
+				d.problem(k, suggest(k.Value, enumWords(t.Key()), "keys"), "unknown key %s in %s", quote(k.Value), path)
 				continue
 			}
 		} else {
@@ -444,24 +458,26 @@ func (d *document) entries(n *yaml.Node, v reflect.Value, path, name string) {
 	v.Set(m)
 }
 
+func isText(n *yaml.Node) bool {
+	return n.Kind == yaml.ScalarNode && (n.Tag == "!!str" || n.Tag == "!!timestamp")
+}
+
 func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.Tag == "!!null" }
 
 // text is a scalar as its author wrote it. Words that YAML takes for a date are
 // text all the same; numbers and truth values are not, since 012 and 1e3 do not
 // survive being read as one.
 func (d *document) text(n *yaml.Node, name string) (string, bool) {
-	if n.Kind == yaml.ScalarNode {
-		switch n.Tag {
-		case "!!str", "!!timestamp":
-			return n.Value, true
-		case "!!null":
-			d.problem(n, "", "%s has no value", name)
-			return "", false
-		}
+	switch {
+	case isText(n):
+		return n.Value, true
+	case isNull(n):
+		d.problem(n, "", "%s has no value", name)
+	case n.Kind == yaml.ScalarNode:
 		d.problem(n, "put it in quotes", "%s has to be text, this is %s", name, kindOf(n))
-		return "", false
+	default:
+		d.problem(n, "", "%s has to be text, this is %s", name, kindOf(n))
 	}
-	d.problem(n, "", "%s has to be text, this is %s", name, kindOf(n))
 	return "", false
 }
 

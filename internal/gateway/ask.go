@@ -12,8 +12,8 @@ import (
 // kindAsked is the kind of call an upstream makes of a client by a method. What
 // is not listed cannot be asked.
 var kindAsked = map[string]sallyport.Kind{
-	wire.MethodSamplingCreateMessage:    sallyport.KindSampling,
-	wire.MethodElicitationCreate: sallyport.KindElicitation,
+	wire.MethodSamplingCreateMessage: sallyport.KindSampling,
+	wire.MethodElicitationCreate:     sallyport.KindElicitation,
 }
 
 // mayAsk decides whether the upstream of a call may ask the client something.

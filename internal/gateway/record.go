@@ -46,7 +46,9 @@ func (g *Gateway) conclude(ctx context.Context, x *Exchange, reply *Reply) error
 	r.LatencyMicros = g.Now().Sub(x.Started).Microseconds()
 	r.UpstreamMicros = x.UpstreamTime.Microseconds()
 	r.Grade = x.Grade
-	e := &Entry{Record: r, Target: x.Target, Labels: x.After, Closes: x.Intended}
+	// An intent that returned an error may be durable all the same: what was
+	// tried is closed.
+	e := &Entry{Record: r, Target: x.Target, Labels: x.After, Closes: !x.DispatchBy.IsZero()}
 	if !x.Intended {
 		e.Calls = 1
 		e.Payload.Arguments = x.Arguments

@@ -56,6 +56,7 @@ type Store struct {
 	writer  *sql.DB
 	readers *sql.DB
 	ops     chan *op
+	now     chan chan struct{} // asks for a checkpoint now
 	quit    chan struct{}
 	done    chan struct{}
 	closed  atomic.Bool
@@ -65,6 +66,7 @@ type Store struct {
 	tree  *audit.Tree
 	halts []sallyport.Halt
 	stmts statements
+	void  bool // tree and halts may not be those of the database
 
 	size  atomic.Int64 // of the tree, as committed
 	epoch atomic.Int64
@@ -90,7 +92,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	}
 	s := &Store{
 		Config: c, kek: kek, boot: randomName(),
-		ops: make(chan *op, 4096), quit: make(chan struct{}), done: make(chan struct{}),
+		ops: make(chan *op, 4096), now: make(chan chan struct{}), quit: make(chan struct{}), done: make(chan struct{}),
 	}
 	s.runs.init()
 	if err := s.open(ctx); err != nil {
@@ -173,6 +175,18 @@ func (s *Store) Epoch() int64 { return s.epoch.Load() }
 
 // Size is the number of committed records.
 func (s *Store) Size() int64 { return s.size.Load() }
+
+// Checkpoint signs the tree as it is, without waiting for the next second.
+func (s *Store) Checkpoint() error {
+	signed := make(chan struct{})
+	select {
+	case s.now <- signed:
+	case <-s.done:
+		return errClosed
+	}
+	<-signed
+	return nil
+}
 
 // Close writes what is waiting, signs a last checkpoint and closes the files.
 func (s *Store) Close() error {

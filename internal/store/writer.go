@@ -96,6 +96,10 @@ func (s *Store) write() {
 		case <-tick.C:
 			checkpointed = s.checkpoint(checkpointed)
 			continue
+		case signed := <-s.now:
+			checkpointed = s.checkpoint(checkpointed)
+			close(signed)
+			continue
 		case <-s.quit:
 			for {
 				select {
@@ -130,11 +134,15 @@ func (s *Store) commit(batch []*op) {
 	}
 	ctx := context.Background()
 	results := make([]error, len(batch))
-	err := s.transact(ctx, batch, results)
-	if err != nil {
-		// It may have happened all the same: what we know in memory is void.
-		if again := s.reload(ctx); again != nil {
-			err = errors.Join(err, fmt.Errorf("and the store cannot be read: %w", again))
+	var err error
+	if s.void {
+		err = s.refresh(ctx)
+	}
+	if err == nil {
+		if err = s.transact(ctx, batch, results); err != nil {
+			// It may have happened all the same: what we know in memory is void.
+			s.void = true
+			err = errors.Join(err, s.refresh(ctx))
 		}
 	}
 	for i, o := range batch {
@@ -143,6 +151,20 @@ func (s *Store) commit(batch []*op) {
 		}
 		o.result <- results[i]
 	}
+}
+
+// refresh reads again what is void in memory. Until that has worked nothing may
+// be written: a record would get a wrong place in the tree.
+func (s *Store) refresh(ctx context.Context) error {
+	err := s.fault("reload")
+	if err == nil {
+		err = s.reload(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("the store cannot be read: %w", err)
+	}
+	s.void = false
+	return nil
 }
 
 // transact writes the batch in one transaction. An op that is refused by itself
@@ -342,7 +364,7 @@ func (p *statements) close() {
 // checkpoint signs the tree as it is if it has grown beyond size, keeps the note
 // and returns the size it covers.
 func (s *Store) checkpoint(size int64) int64 {
-	if s.tree.Size() == size || s.tree.Size() == 0 {
+	if s.void || s.tree.Size() == size || s.tree.Size() == 0 {
 		return size
 	}
 	root, err := s.tree.Root()

@@ -369,6 +369,33 @@ func TestHTTPServerClosesAfterReading(t *testing.T) {
 	}
 }
 
+// The same for one that was not even read to its end, on a connection that was
+// kept: a part of it may be all that was needed.
+func TestHTTPServerResetsWhileReading(t *testing.T) {
+	t.Parallel()
+	var requests atomic.Int64
+	b := backend(t, newStage(t, sallyport.Production), plain(t, func(n int, c net.Conn) {
+		in := bufio.NewReader(c)
+		if n == 1 {
+			if _, err := read(in); err != nil {
+				return
+			}
+			io.WriteString(c, jsonAnswer("1", ""))
+		}
+		if _, err := io.CopyN(io.Discard, in, 1000); err != nil {
+			return
+		}
+		requests.Add(1)
+		c.(*net.TCPConn).SetLinger(0) // closing resets
+	}))
+	do(t, b, stateless(t, "1", "echo", `{}`))
+	_, err := b.Do(within(t), stateless(t, "1", "echo", fmt.Sprintf("%q", strings.Repeat("x", 15<<20))))
+	refused(t, err, sallyport.UpstreamUnavailable, true)
+	if n := requests.Load(); n != 1 {
+		t.Errorf("the request arrived %d times", n)
+	}
+}
+
 func TestHTTPNobodyThere(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -1248,6 +1275,9 @@ func TestStreamBesideTheCalls(t *testing.T) {
 	<-delivered
 	// Calls do not wait for it.
 	do(t, b, sessions(t, s, "2", "echo", `{}`))
+	open := status(t, stage).Connections
+	stage.Forget(s)
+	eventually(t, "the end of the stream", func() bool { return status(t, stage).Connections == open-1 })
 	if err := stage.Close(within(t)); err != nil {
 		t.Fatal(err)
 	}

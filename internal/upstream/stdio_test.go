@@ -495,6 +495,18 @@ func TestStdioEndsAChildInOrder(t *testing.T) {
 			t.Errorf("status %+v", st)
 		}
 	})
+	t.Run("with what it left behind", func(t *testing.T) {
+		t.Parallel()
+		s := newStage(t, sallyport.Production)
+		b := backend(t, s, program(t, wire.Version20260728))
+		pids := structured[struct{ Pids []int }](t, do(t, b, stateless(t, "1", "family", `{}`))).Pids
+		if err := s.Close(within(t)); err != nil {
+			t.Fatal(err)
+		}
+		for _, pid := range pids {
+			eventually(t, "the end of the family", func() bool { return !alive(pid) })
+		}
+	})
 	t.Run("by force, with its family", func(t *testing.T) {
 		t.Parallel()
 		s := newStage(t, sallyport.Production)

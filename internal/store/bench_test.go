@@ -1,0 +1,71 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"sallyport/internal/audit"
+)
+
+// BenchmarkRecords measures durable commits of a small record. Writers that
+// wait at the same time share a transaction.
+func BenchmarkRecords(b *testing.B) {
+	for _, writers := range []int{1, 64} {
+		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
+			skey, _, err := audit.NewSigner(origin)
+			if err != nil {
+				b.Fatal(err)
+			}
+			signer, err := note.NewSigner(skey)
+			if err != nil {
+				b.Fatal(err)
+			}
+			s, err := Open(context.Background(), Config{
+				Path: filepath.Join(b.TempDir(), "data", "store.db"), Origin: origin, Signer: signer,
+				SealingKey: make([]byte, 32), PseudonymKey: []byte("0123456789abcdef0123456789abcdef"),
+				Now: time.Now, Log: slog.New(slog.DiscardHandler),
+			})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer s.Close()
+			first := s.Size()
+			var next atomic.Int64
+			var failed atomic.Pointer[error]
+			var wait sync.WaitGroup
+			b.ReportAllocs()
+			b.ResetTimer()
+			for range writers {
+				wait.Go(func() {
+					for {
+						n := next.Add(1)
+						if n > int64(b.N) {
+							return
+						}
+						if err := s.Commit(context.Background(), person(fmt.Sprintf("rec_%d", n))); err != nil {
+							failed.Store(&err)
+							return
+						}
+					}
+				})
+			}
+			wait.Wait()
+			b.StopTimer()
+			if err := failed.Load(); err != nil {
+				b.Fatal(*err)
+			}
+			if s.Size()-first != int64(b.N) {
+				b.Fatalf("%d records for %d commits", s.Size()-first, b.N)
+			}
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "records/s")
+		})
+	}
+}
