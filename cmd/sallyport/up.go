@@ -54,7 +54,7 @@ func upCommand() *cobra.Command {
 			}
 			fmt.Fprintf(out, "\nSallyport is at %s and agents connect to %s/mcp\n\nTry next, in another terminal:\n"+
 				"  sallyport login %s --server %s\n  sallyport status --server %s\n  sallyport keys agent support --stage sandbox   # a key for a client of your own\n"+
-				"  sallyport audit export > log.jsonl && sallyport audit verify log.jsonl\n", a.URL, a.URL, link, a.URL, a.URL)
+				"  sallyport audit export --dir %s > log.jsonl && sallyport audit verify log.jsonl\n", a.URL, a.URL, link, a.URL, a.URL, o.Dir)
 			if once {
 				return a.Close()
 			}

@@ -551,19 +551,22 @@ func VerifyExport(path string, o audit.VerifyOptions) (*audit.Report, error) {
 	return audit.VerifyExport(f, o)
 }
 
-// OpenLog opens the store of a project directory to read its log. The server
-// must not be running: it is the only one that writes.
+// OpenLog opens the store of a project directory to read its log; the server may
+// be running.
 func OpenLog(ctx context.Context, dir string, log *slog.Logger) (*store.Store, *auth.Ring, error) {
 	project, problems := config.Load(os.DirFS(dir))
 	if project == nil {
 		return nil, nil, problems
 	}
 	a := &App{Options: Options{Dir: dir}}
+	if _, err := os.Stat(a.path(project.Server.Store)); err != nil {
+		return nil, nil, sallyport.Refuse(sallyport.NotFound, "there is no store at "+a.path(project.Server.Store), "name the project directory with --dir, or start it once: sallyport up")
+	}
 	ring, err := auth.OpenRing(a.path(project.Server.Keys))
 	if err != nil {
 		return nil, nil, err
 	}
-	s, err := store.Open(ctx, store.Config{Path: a.path(project.Server.Store), Origin: ring.Origin, Signer: ring.Signer,
+	s, err := store.OpenReader(ctx, store.Config{Path: a.path(project.Server.Store), Origin: ring.Origin, Signer: ring.Signer,
 		SealingKey: ring.Sealing, PseudonymKey: ring.Pseudonyms, Now: time.Now, Log: log})
 	return s, ring, err
 }

@@ -203,8 +203,8 @@ func (d *document) pick(selection map[sallyport.UpstreamID][]string, u *upstream
 			ok = false
 		case picked[name]:
 			d.problem(at, "leave one of them out", "tool %s is listed twice", quote(name))
-		case !slices.Contains(u.toolNames(), name):
-			d.problem(at, suggest(name, u.toolNames(), "pinned tools"), "%s has no tool %s among its pins (%s)", u.id, quote(name), u.pinsPath)
+		case !slices.Contains(u.names, name):
+			d.problem(at, suggest(name, u.names, "pinned tools"), "%s has no tool %s among its pins (%s)", u.id, quote(name), u.pinsPath)
 			ok = false
 		}
 		picked[name] = true

@@ -273,7 +273,11 @@ func (d *differ) tool(where string, a, b *sallyport.Tool) {
 		d.add(where, "access", a.Access.String(), b.Access.String(), direction, "a changing call is recorded before it happens, and policies tell the two apart")
 	}
 	for _, arg := range union(a.ArgKinds, b.ArgKinds) {
-		d.argument(where, arg, a.ArgKinds[arg], b.ArgKinds[arg])
+		x, was := a.ArgKinds[arg]
+		y, is := b.ArgKinds[arg]
+		if x != y || was != is {
+			d.argument(where, arg, x, y)
+		}
 	}
 	if a.DataClass != b.DataClass {
 		x, y := or(a.DataClass, sallyport.Restricted), or(b.DataClass, sallyport.Restricted)
@@ -305,9 +309,6 @@ func order[T ~uint8](a, b T) Direction {
 }
 
 func (d *differ) argument(where, arg string, a, b sallyport.ArgKind) {
-	if a == b {
-		return
-	}
 	// An argument that nobody classified is an authority.
 	x, y := or(a, sallyport.Authority), or(b, sallyport.Authority)
 	direction, why := Loosens, "an authority decides who and where, and is judged most strictly"

@@ -29,7 +29,8 @@ const (
 type upstream struct {
 	id       sallyport.UpstreamID
 	pinsPath string
-	pins     *Pins // nil if there are none that can be read
+	pins     *Pins    // nil if there are none that can be read
+	names    []string // of the tools in the pins, in their order
 	// tools have the upstream's own names. They are nil unless all is well with
 	// them.
 	tools  []sallyport.Tool
@@ -123,16 +124,6 @@ func (d *document) sameName(key, name, file string) {
 	}
 }
 
-func (u *upstream) toolNames() []string {
-	var names []string
-	if u.pins != nil {
-		for _, raw := range u.pins.Tools {
-			names = append(names, toolName(raw))
-		}
-	}
-	return names
-}
-
 func toolName(definition json.RawMessage) string {
 	var name string
 	if json.Unmarshal(member(definition, "name"), &name) != nil {
@@ -164,12 +155,15 @@ func (l *loader) readPins(d *document, u *upstream) {
 		return
 	}
 	u.pins = pins
+	for _, definition := range pins.Tools {
+		u.names = append(u.names, toolName(definition))
+	}
 }
 
 // pinned checks that the tool a key speaks of is one the upstream has.
 func (d *document) pinned(u *upstream, tool string, key ...string) {
-	if names := u.toolNames(); u.pins != nil && !slices.Contains(names, tool) {
-		d.problem(d.key(append(key, tool)...), suggest(tool, names, "pinned tools"),
+	if u.pins != nil && !slices.Contains(u.names, tool) {
+		d.problem(d.key(append(key, tool)...), suggest(tool, u.names, "pinned tools"),
 			"%s has no tool %s among its pins (%s)", u.id, quote(tool), u.pinsPath)
 	}
 }
@@ -184,8 +178,8 @@ func (l *loader) tools(d *document, u *upstream, declared map[string]toolFile) {
 	}
 	before := len(l.problems) + len(d.problems)
 	tools := make([]sallyport.Tool, 0, len(u.pins.Tools))
-	for _, definition := range u.pins.Tools {
-		name := toolName(definition)
+	for i, definition := range u.pins.Tools {
+		name := u.names[i]
 		wrong := func(format string, args ...any) {
 			l.add(Problem{Path: u.pinsPath, Message: "tool " + quote(name) + ": " + fmt.Sprintf(format, args...)})
 		}

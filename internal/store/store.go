@@ -170,6 +170,30 @@ func (s *Store) reloadControl(ctx context.Context, q querier) error {
 	return nil
 }
 
+// OpenReader opens a store to read it, beside the program that writes it. What
+// would write is refused.
+func OpenReader(ctx context.Context, c Config) (*Store, error) {
+	if _, err := os.Stat(c.Path); err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	kek, err := newAEAD(c.SealingKey)
+	if err != nil {
+		return nil, fmt.Errorf("store: sealing key: %w", err)
+	}
+	s := &Store{Config: c, kek: kek, boot: randomName(), done: make(chan struct{}), quit: make(chan struct{})}
+	close(s.done)
+	s.runs.init()
+	if s.readers, err = sql.Open("sqlite", dsn(c.Path, "&_pragma=query_only(true)")); err != nil {
+		return nil, fmt.Errorf("store %s: %w", c.Path, err)
+	}
+	var size int64
+	if err := s.readers.QueryRowContext(ctx, `SELECT coalesce(max(seq)+1, 0) FROM records`).Scan(&size); err != nil {
+		return nil, errors.Join(fmt.Errorf("store %s: %w", c.Path, err), s.readers.Close())
+	}
+	s.size.Store(size)
+	return s, nil
+}
+
 // Epoch grows with every committed change that calls are judged by.
 func (s *Store) Epoch() int64 { return s.epoch.Load() }
 
