@@ -11,10 +11,12 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"sallyport"
@@ -242,10 +244,16 @@ func (a *App) watch() {
 		halts, minute := time.NewTicker(200*time.Millisecond), time.NewTicker(time.Minute)
 		defer halts.Stop()
 		defer minute.Stop()
+		// kill -USR1 halts everything: it works when nothing else answers.
+		usr1 := make(chan os.Signal, 1)
+		signal.Notify(usr1, syscall.SIGUSR1)
+		defer signal.Stop(usr1)
 		for {
 			select {
 			case <-ctx.Done():
 				return
+			case <-usr1:
+				a.Control.HaltLocally(ctx, sallyport.Halt{Scope: sallyport.HaltGlobal, Reason: "the signal USR1", By: "signal", At: time.Now().UTC()})
 			case <-halts.C:
 				a.takeSpareHalts(ctx)
 			case <-minute.C:

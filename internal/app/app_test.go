@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -237,6 +238,27 @@ func TestHaltFileWorks(t *testing.T) {
 		}
 		if time.Now().After(deadline) {
 			t.Fatalf("the file was not taken: %s", m.Raw)
+		}
+	}
+}
+
+func TestSignalHalts(t *testing.T) {
+	d := startDemo(t)
+	token := d.run(t, sallyport.Production)
+	if err := syscall.Kill(os.Getpid(), syscall.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		m, err := call(d.App.URL, token, "list_payments", `{"customer":"cus_0001"}`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(m.Raw), `"halted"`) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the signal was not taken: %s", m.Raw)
 		}
 	}
 }

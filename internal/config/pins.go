@@ -70,14 +70,14 @@ func (r *pinsReader) problem(err error) error {
 	var s *jsontext.SyntacticError
 	switch {
 	case errors.As(err, &m):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		m = &misplaced{offset: int64(len(r.text)), message: "not JSON: the file ends too early"}
 	case errors.As(err, &s):
 		message := "not JSON"
 		if s.Err != nil {
 			message += ": " + strings.TrimPrefix(s.Err.Error(), "jsontext: ")
 		}
 		m = &misplaced{offset: s.ByteOffset, message: message}
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		m = &misplaced{offset: int64(len(r.text)), message: "not JSON: the file ends too early"}
 	default:
 		m = &misplaced{message: err.Error()}
 	}
@@ -92,10 +92,6 @@ func (r *pinsReader) problem(err error) error {
 	}
 	line, _, _ := bytes.Cut(r.text[start:], []byte("\n"))
 	p.Excerpt = excerpt([]string{strings.ToValidUTF8(string(line), "�")}, 1)
-	if p.Excerpt != "" && p.Line > 1 {
-		// excerpt was given one line only, so its place in the file is ours.
-		p.Excerpt = strings.TrimRight(p.Excerpt, " ")
-	}
 	return Problems{p}
 }
 
@@ -105,11 +101,10 @@ func (r *pinsReader) object(what string, read map[string]func() error, required 
 	if r.dec.PeekKind() != '{' {
 		return r.wrong(what, "an object")
 	}
-	start := r.dec.InputOffset()
 	if _, err := r.dec.ReadToken(); err != nil {
 		return err
 	}
-	start = r.dec.InputOffset() - 1
+	start := r.dec.InputOffset() - 1
 	missing := slices.Clone(required)
 	for r.dec.PeekKind() != '}' {
 		name, err := r.dec.ReadToken()

@@ -239,6 +239,30 @@ func continuesSecret(lines []string, i int) bool {
 	return false
 }
 
+// brokenExcerpt is line n of a file that could not be read, so that only its text
+// tells what is a secret: it ends where something names one, and a line that has
+// no key is left out if a line above it, up to one with a key, does.
+func brokenExcerpt(lines []string, n int) string {
+	if n < 1 || n > len(lines) {
+		return ""
+	}
+	for i := n - 1; i >= 0 && n-i < 64; i-- {
+		if i < n-1 && secretName.MatchString(lines[i]) {
+			return masked
+		}
+		if mapKey.MatchString(lines[i]) {
+			break
+		}
+	}
+	line := lines[n-1]
+	if at := secretName.FindStringIndex(line); at != nil {
+		return excerpt([]string{line[:at[1]]}, 1) + " " + masked
+	}
+	return excerpt(lines, n)
+}
+
+var mapKey = regexp.MustCompile(`^\s*["']?[A-Za-z0-9_.$-]+["']?\s*:`)
+
 // collectSecrets finds the values of keys that name a secret, wherever they are:
 // also ones that will be an unknown key or of a wrong type.
 func (d *document) collectSecrets(n *yaml.Node) {

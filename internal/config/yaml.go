@@ -112,7 +112,7 @@ func (d *document) syntax(err error) {
 		p.Hint = "put a text that begins with *, &, @, % or ` in quotes"
 	}
 	p.Message = maskSecrets(p.Message)
-	p.Excerpt = excerpt(d.lines, p.Line)
+	p.Excerpt = brokenExcerpt(d.lines, p.Line)
 	d.problems = append(d.problems, p)
 }
 

@@ -9,7 +9,9 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"sallyport/internal/upstream"
@@ -81,6 +83,22 @@ func TestResponses(t *testing.T) {
 			} else if err != nil || string(got.Body) != want {
 				t.Errorf("%s: got %q, %v", c.name, got.Body, err)
 			}
+		}
+	}
+}
+
+func TestIdleConnectionsAreDroppedBeforeTheServerDoes(t *testing.T) {
+	t.Parallel()
+	const s = time.Second
+	if diff := cmp.Diff([]time.Duration{10 * s, 10 * s, 3 * s, s, s}, upstream.Keeps(20*s, 25*s, 6*s, s, 0)); diff != "" {
+		t.Error(diff)
+	}
+	for value, want := range map[string]time.Duration{
+		"timeout=5": 4 * s, "max=100, Timeout=5": 4 * s, "timeout=1": time.Millisecond, "timeout=0": time.Millisecond,
+		"timeout=86400": 59 * s, "timeout=99999999999999999999": 0, "timeout=x": 0, "timeout=-3": 0, "": 0, "max=3": 0,
+	} {
+		if got := upstream.KeepAlive(value); got != want {
+			t.Errorf("%q keeps %v, want %v", value, got, want)
 		}
 	}
 }

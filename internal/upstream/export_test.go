@@ -72,6 +72,21 @@ func Waits(lived ...time.Duration) []time.Duration {
 	return waits
 }
 
+// Keeps returns how long connections are kept after each of a row of them was
+// found dead, having been idle for so long.
+func Keeps(idle ...time.Duration) []time.Duration {
+	p := newPool("", nil)
+	var keeps []time.Duration
+	for _, d := range idle {
+		p.learn(d)
+		keeps = append(keeps, p.keep)
+	}
+	return keeps
+}
+
+// KeepAlive returns how long a connection is kept that came with this field.
+func KeepAlive(value string) time.Duration { return keepAlive([]byte(value)) }
+
 const (
 	MaxSessions = maxSessions
 	StderrLines = stderrLines

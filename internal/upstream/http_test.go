@@ -716,6 +716,27 @@ func TestHTTPProgress(t *testing.T) {
 	}
 }
 
+// Cancelling a call must not reach into the next one that uses its connection.
+func TestHTTPCancelledCallKeepsItsConnectionToItself(t *testing.T) {
+	t.Parallel()
+	stage := newStage(t, sallyport.Production)
+	b := backend(t, stage, at(newSite(t, func(w http.ResponseWriter, r received) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		io.WriteString(w, "data: {\"jsonrpc\":\"2.0\",\"method\":\"m\"}\n\ndata: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n\n")
+	})))
+	for range 5 {
+		ctx, cancel := context.WithCancel(within(t))
+		r := stateless(t, "1", "echo", `{}`)
+		r.Notify = func([]byte) { cancel() } // the result has arrived with it
+		if _, err := b.Do(ctx, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := status(t, stage).Dials; n != 5 {
+		t.Errorf("%d connections for 5 calls that were cancelled", n)
+	}
+}
+
 // Bodies of 13 to 518 KB in both directions over connections that are kept: the
 // sizes at which a streaming proxy was seen to lose replies (golang/go #40747).
 func TestHTTPLargeBodiesOverKeptConnections(t *testing.T) {
