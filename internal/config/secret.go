@@ -179,10 +179,17 @@ var harmless = slices.Concat([]string{"true", "false", "null"},
 
 var digits = regexp.MustCompile(`^[0-9]+$`)
 
+// namesSecret reports whether a key names a secret, or would if it were spelled
+// right.
+func namesSecret(key string) bool {
+	return secretName.MatchString(key) ||
+		nearest(key, []string{"credential", "credentials", "secret", "token", "password", "authorization", "api_key", "cookie"}) != ""
+}
+
 // speaksOfSecret reports whether value v of a key would be a secret written down:
 // the key names one, and v is neither a reference nor a count of tokens.
 func speaksOfSecret(key, v string) bool {
-	if !secretName.MatchString(key) || v == "" || slices.Contains(harmless, v) {
+	if !namesSecret(key) || v == "" || slices.Contains(harmless, v) {
 		return false
 	}
 	if isReference(v) && !looksSecret(v) {
@@ -247,19 +254,34 @@ func brokenExcerpt(lines []string, n int) string {
 		return ""
 	}
 	for i := n - 1; i >= 0 && n-i < 64; i-- {
-		if i < n-1 && secretName.MatchString(lines[i]) {
+		if i < n-1 && brokenSecret(lines[i]) > 0 {
 			return masked
 		}
 		if mapKey.MatchString(lines[i]) {
 			break
 		}
 	}
-	line := lines[n-1]
-	if at := secretName.FindStringIndex(line); at != nil {
-		return excerpt([]string{line[:at[1]]}, 1) + " " + masked
+	if end := brokenSecret(lines[n-1]); end > 0 {
+		return excerpt([]string{lines[n-1][:end]}, 1) + " " + masked
 	}
 	return excerpt(lines, n)
 }
+
+// brokenSecret is where the first word of a line ends that names a secret, zero
+// if none does.
+func brokenSecret(line string) int {
+	if at := secretName.FindStringIndex(line); at != nil {
+		return at[1]
+	}
+	for _, at := range anyKey.FindAllStringSubmatchIndex(line, -1) {
+		if namesSecret(line[at[2]:at[3]]) {
+			return at[3]
+		}
+	}
+	return 0
+}
+
+var anyKey = regexp.MustCompile(`([A-Za-z0-9_-]+)["']?\s*[:=]`)
 
 var mapKey = regexp.MustCompile(`^\s*["']?[A-Za-z0-9_.$-]+["']?\s*:`)
 
@@ -273,8 +295,14 @@ func (d *document) collectSecrets(n *yaml.Node) {
 		case v.Kind == yaml.ScalarNode:
 			d.secret(k.Value, v.Value)
 		case v.Kind == yaml.SequenceNode:
+			var values []string
 			for _, e := range v.Content {
-				d.secret(k.Value, e.Value)
+				values = append(values, e.Value)
+			}
+			for i, value := range values {
+				if d.secret(k.Value, value); secretArg(values, i) {
+					d.hide(value)
+				}
 			}
 		}
 	}

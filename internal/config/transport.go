@@ -83,7 +83,6 @@ func (l *loader) transport(d *document, u *upstream, stage sallyport.Stage, f *s
 		case strings.ContainsRune(arg, 0):
 			d.problem(d.value(at("command", strconv.Itoa(i))...), "", "an argument of a command cannot hold a NUL character")
 		case secretArg(f.Command, i):
-			d.hide(arg)
 			d.problem(d.key(at("command")...), "pass it in env, as a secret reference: every user of a machine can read the arguments of a program",
 				"argument %d of the command looks like a secret", i)
 		}
