@@ -105,7 +105,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	stages := map[sallyport.Stage]gateway.Backends{}
 	for _, stage := range []sallyport.Stage{sallyport.Staging, sallyport.Production} {
 		s := upstream.NewStage(upstream.Config{
-			Stage: stage, Secret: a.secretsOf(stage), Log: o.Log,
+			Stage: stage, Secret: a.secretsOf(stage), Dir: o.Dir, Log: o.Log,
 			Client: upstream.Implementation{Name: "sallyport", Version: Version},
 		})
 		a.onStop(func() error {

@@ -266,8 +266,18 @@ func (p *pool) prune() {
 	}
 }
 
-func (c *conn) close() {
+// sever closes the TCP connection. The close of TLS would write, and may wait
+// for whoever is writing, or for a peer that does not read.
+func (c *conn) sever() {
+	if t, ok := c.Conn.(*tls.Conn); ok {
+		t.NetConn().Close()
+		return
+	}
 	c.Conn.Close()
+}
+
+func (c *conn) close() {
+	c.sever()
 	c.pool.mu.Lock()
 	delete(c.pool.open, c)
 	c.pool.mu.Unlock()
@@ -298,13 +308,7 @@ func (p *pool) shut() {
 	}
 	p.mu.Unlock()
 	for _, c := range open {
-		// Only the TCP connection: closing TLS writes, and may wait for whoever
-		// is writing.
-		if t, ok := c.Conn.(*tls.Conn); ok {
-			t.NetConn().Close()
-			continue
-		}
-		c.Conn.Close()
+		c.sever()
 	}
 }
 
@@ -487,7 +491,7 @@ func (h *head) read(in *bufio.Reader, budget *int) error {
 	if h.chunked && h.length >= 0 {
 		return protocolError("both a content-length and a transfer-encoding")
 	}
-	h.last = h.last || old && !keep
+	h.last = h.last || old && !keep || hint < 0
 	h.keepAlive = hint
 	return nil
 }
@@ -513,7 +517,8 @@ func field(line []byte) (name, value []byte, err error) {
 }
 
 // keepAlive reads "timeout=N" and returns a second less: the server counts from
-// when it sent, this end from when it received.
+// when it sent, this end from when it received. Nothing left is negative, and
+// nothing said is zero.
 func keepAlive(value []byte) time.Duration {
 	for part := range bytes.SplitSeq(value, []byte(",")) {
 		part = trim(part)
@@ -524,7 +529,10 @@ func keepAlive(value []byte) time.Duration {
 		if err != nil || n < 0 {
 			continue
 		}
-		return max(min(time.Duration(min(n, 60))*time.Second, 60*time.Second)-time.Second, time.Millisecond)
+		if n <= 1 {
+			return -1
+		}
+		return time.Duration(min(n, 60)-1) * time.Second
 	}
 	return 0
 }

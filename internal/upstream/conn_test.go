@@ -94,7 +94,7 @@ func TestIdleConnectionsAreDroppedBeforeTheServerDoes(t *testing.T) {
 		t.Error(diff)
 	}
 	for value, want := range map[string]time.Duration{
-		"timeout=5": 4 * s, "max=100, Timeout=5": 4 * s, "timeout=1": time.Millisecond, "timeout=0": time.Millisecond,
+		"timeout=5": 4 * s, "max=100, Timeout=5": 4 * s, "timeout=1": -1, "timeout=0": -1,
 		"timeout=86400": 59 * s, "timeout=99999999999999999999": 0, "timeout=x": 0, "timeout=-3": 0, "": 0, "max=3": 0,
 	} {
 		if got := upstream.KeepAlive(value); got != want {

@@ -502,13 +502,8 @@ func final(m wire.Message, id []byte) (*gateway.Response, error) {
 // server may end the stream before, and be asked for the rest (MCP 2025-11-25,
 // "Transports", "Resumability and Redelivery"): that sends nothing twice.
 func (h *httpLink) events(ctx context.Context, x *exchange, s *session, r *gateway.Request, limit int) (*gateway.Response, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	var asks sync.WaitGroup
-	defer func() {
-		cancel()
-		asks.Wait()
-	}()
-	room := make(chan struct{}, maxAsks)
+	var asked *questions
+	defer func() { asked.end() }()
 	events := wire.NewEventReader(x.eventBuffer(), limit)
 	around, resumes, last, retry := 0, 0, "", resumeWait
 	id := r.Message.ID.Of(r.Message.Raw)
@@ -567,15 +562,10 @@ func (h *httpLink) events(ctx context.Context, x *exchange, s *session, r *gatew
 				x.abandon()
 				return nil, protocolError("it asked the client a question, which its version does not allow")
 			}
-			select {
-			case room <- struct{}{}:
-				asks.Go(func() {
-					h.reply(ctx, s, answer(ctx, &m, r.Ask))
-					<-room
-				})
-			default:
-				h.dropped.Add(1)
+			if asked == nil {
+				asked = h.questions(ctx, s)
 			}
+			asked.pass(&m, r.Ask)
 		}
 		if around += len(e.Data); around > maxAroundResult {
 			x.abandon()
@@ -595,14 +585,52 @@ func (c *conn) eventBuffer() *bufio.Reader {
 	return c.events
 }
 
-// reply posts the answer to a question of the upstream.
-func (h *httpLink) reply(ctx context.Context, s *session, raw []byte) {
-	// The call the question belonged to may have ended; the upstream still waits.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), openTimeout)
-	defer cancel()
-	if err := h.inform(ctx, s, raw); err != nil {
+// questions are those that an upstream asks on one event stream.
+type questions struct {
+	link    *httpLink
+	session *session
+	ctx     context.Context
+	cancel  context.CancelFunc
+	room    chan struct{}
+	waiting sync.WaitGroup
+}
+
+func (h *httpLink) questions(ctx context.Context, s *session) *questions {
+	q := &questions{link: h, session: s, room: make(chan struct{}, maxAsks)}
+	q.ctx, q.cancel = context.WithCancel(ctx)
+	return q
+}
+
+// pass passes a question on and, later, posts the answer. The stream goes on
+// meanwhile.
+func (q *questions) pass(m *wire.Message, ask func(context.Context, []byte) ([]byte, error)) {
+	h := q.link
+	select {
+	case q.room <- struct{}{}:
+	default:
 		h.dropped.Add(1)
-		h.note(fmt.Errorf("answer to a question of the upstream: %w", err))
+		return
+	}
+	q.waiting.Go(func() {
+		raw := answer(q.ctx, m, ask)
+		<-q.room
+		// The call the question belongs to may have ended; the upstream waits.
+		h.stage.aside(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
+			defer cancel()
+			if err := h.inform(ctx, q.session, raw); err != nil {
+				h.dropped.Add(1)
+				h.note(fmt.Errorf("answer to a question of the upstream: %w", err))
+			}
+		})
+	})
+}
+
+// end cancels what is still being asked and waits until nobody asks any more.
+func (q *questions) end() {
+	if q != nil {
+		q.cancel()
+		q.waiting.Wait()
 	}
 }
 
@@ -872,9 +900,8 @@ func (h *httpLink) stream(s *session, last string) (string, time.Duration, bool)
 	case c.head.status != 200 || c.head.media != mediaEvents || c.head.coded:
 		return "", 0, false
 	}
-	var asks sync.WaitGroup
-	defer asks.Wait()
-	room := make(chan struct{}, maxAsks)
+	asked := h.questions(s.ctx, s)
+	defer asked.end()
 	events := wire.NewEventReader(c.eventBuffer(), defaultMaxResult)
 	retry := time.Duration(0)
 	for {
@@ -903,15 +930,7 @@ func (h *httpLink) stream(s *session, last string) (string, time.Duration, bool)
 				s.client.Deliver(m.Raw)
 			}
 		default:
-			select {
-			case room <- struct{}{}:
-				asks.Go(func() {
-					h.reply(s.ctx, s, answer(s.ctx, &m, s.client.Ask))
-					<-room
-				})
-			default:
-				h.dropped.Add(1)
-			}
+			asked.pass(&m, s.client.Ask)
 		}
 	}
 }

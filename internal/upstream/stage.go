@@ -54,6 +54,8 @@ type Config struct {
 	Stage sallyport.Stage
 	// Secret resolves a reference to a secret of this stage, and of no other.
 	Secret func(ref string) (string, error)
+	// Dir is where a command starts, and what a transport's Dir is relative to.
+	Dir    string
 	Log    *slog.Logger
 	Client Implementation
 }
@@ -68,7 +70,7 @@ type Stage struct {
 	quit context.CancelFunc
 	cut  chan struct{} // closed when Close may not take any longer
 
-	mu        sync.Mutex
+	mu        sync.RWMutex
 	upstreams map[sallyport.UpstreamID][]*upstream // the one in use is the last
 	probes    map[*upstream]struct{}               // of Probe, while it runs
 	closed    bool
@@ -96,12 +98,19 @@ func (s *Stage) Backend(u *sallyport.StageUpstream) (gateway.Backend, error) {
 	if err := s.wall(u); err != nil {
 		return nil, err
 	}
+	s.mu.RLock()
+	closed, known := s.closed, s.upstreams[u.ID]
+	s.mu.RUnlock()
+	// The list is copied when it changes.
+	if n := len(known); n > 0 && !closed && known[n-1].sameAs(u) {
+		return known[n-1], nil
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return nil, shuttingDown()
 	}
-	known := s.upstreams[u.ID]
+	known = slices.Clone(s.upstreams[u.ID])
 	for i, b := range known {
 		if !b.sameAs(u) {
 			continue

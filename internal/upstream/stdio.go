@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"sync"
@@ -108,7 +109,8 @@ type pending struct {
 	r      *gateway.Request
 	limit  int
 	ctx    context.Context
-	notes  chan []byte // with the caller's progress token
+	asked  sync.WaitGroup // questions of the child that were passed to r.Ask
+	notes  chan []byte    // with the caller's progress token
 	result chan wire.Message
 	failed chan error
 }
@@ -236,7 +238,11 @@ func (c *child) start() error {
 		}
 		env[name] = resolved
 	}
-	p, err := startProcess(&l.stage.starter, &l.transport, env, l.stderr.add)
+	transport := l.transport
+	if !filepath.IsAbs(transport.Dir) {
+		transport.Dir = filepath.Join(l.stage.config.Dir, transport.Dir)
+	}
+	p, err := startProcess(&l.stage.starter, &transport, env, l.stderr.add)
 	if err != nil {
 		return &connectError{err}
 	}
@@ -307,7 +313,11 @@ func (c *child) call(ctx context.Context, r *gateway.Request) (*gateway.Response
 	p.number = c.last
 	c.pending[p.number] = p
 	c.mu.Unlock()
-	defer c.remove(p)
+	defer func() {
+		c.remove(p)
+		done()
+		p.asked.Wait()
+	}()
 
 	sent, err := c.write(ctx, renumbered(&r.Message, p.number), r.BeforeWrite, r.AfterWrite)
 	if err != nil {
@@ -607,33 +617,36 @@ func (c *child) enqueue(to chan []byte, raw []byte) {
 // asked passes on a question of the child. It says not to which call it belongs:
 // with one call in flight, to that one; otherwise to the session.
 func (c *child) asked(m *wire.Message) {
-	ctx := c.ctx
-	var ask func(context.Context, []byte) ([]byte, error)
-	if c.client != nil {
-		ask = c.client.Ask
-		c.mu.Lock()
-		if len(c.pending) == 1 {
-			for _, p := range c.pending {
-				ctx, ask = p.ctx, p.r.Ask
-			}
-		}
-		c.mu.Unlock()
-	}
 	select {
 	case c.asks <- struct{}{}:
 	default:
 		c.link.dropped.Add(1)
 		return
 	}
+	ctx, passed := c.ctx, func() {}
+	var ask func(context.Context, []byte) ([]byte, error)
+	if c.client != nil {
+		ask = c.client.Ask
+		c.mu.Lock()
+		if len(c.pending) == 1 {
+			for _, p := range c.pending {
+				p.asked.Add(1)
+				ctx, ask, passed = p.ctx, p.r.Ask, p.asked.Done
+			}
+		}
+		c.mu.Unlock()
+	}
 	if !c.link.stage.aside(func() {
-		defer func() { <-c.asks }()
 		raw := answer(ctx, m, ask)
-		sendCtx, cancel := context.WithTimeout(c.ctx, openTimeout)
+		passed()
+		<-c.asks
+		ctx, cancel := context.WithTimeout(c.ctx, openTimeout)
 		defer cancel()
-		if _, err := c.write(sendCtx, raw, nil, nil); err != nil {
+		if _, err := c.write(ctx, raw, nil, nil); err != nil {
 			c.link.dropped.Add(1)
 		}
 	}) {
+		passed()
 		<-c.asks
 	}
 }
