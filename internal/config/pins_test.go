@@ -67,14 +67,14 @@ func TestPinsKeepEveryByte(t *testing.T) {
 func TestParsePinsRefuses(t *testing.T) {
 	server := `"server": {"protocolVersion": "2025-11-25", "capabilities": {}}`
 	tests := []struct{ text, want string }{
-		{``, ":1:1: not JSON: the file ends too early"},
-		{`[]`, ":1:1: the file has to be an object"},
-		{"{\n", ":2:1: not JSON: the file ends too early"},
-		{"{\n  \"tools\": []\n}", ":1:1: server is missing in the file"},
-		{"{" + server + "}", ":1:1: tools is missing in the file"},
+		{``, "1:1: not JSON: the file ends too early"},
+		{`[]`, "1:1: the file has to be an object"},
+		{"{\n", "2:1: not JSON: the file ends too early"},
+		{"{\n  \"tools\": []\n}", "1:1: server is missing in the file"},
+		{"{" + server + "}", "1:1: tools is missing in the file"},
 		{"{" + server + `, "tools": [], "tool": []}`, `unknown member "tool" in the file`},
 		{"{" + server + `, "tools": []} {}`, "text after the end"},
-		{"{" + server + `, "tools": [1]}`, ":1:77: a tool has to be an object"},
+		{"{" + server + `, "tools": [1]}`, "1:77: a tool has to be an object"},
 		{"{" + server + `, "tools": {}}`, "tools has to be an array"},
 		{"{" + server + `, "tools": [{"Name": "a"}]}`, "a tool without a name"},
 		{"{" + server + `, "tools": [{"name": ""}]}`, "a tool without a name"},

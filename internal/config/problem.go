@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 )
@@ -28,14 +29,19 @@ type Problem struct {
 // the message, the line with a caret under the column, and the hint.
 func (p Problem) String() string {
 	var b strings.Builder
-	b.WriteString(p.Path)
-	if p.Line > 0 {
-		fmt.Fprintf(&b, ":%d", p.Line)
-		if p.Column > 0 {
-			fmt.Fprintf(&b, ":%d", p.Column)
-		}
+	place := []string{}
+	if p.Path != "" {
+		place = append(place, p.Path)
 	}
-	b.WriteString(": ")
+	if p.Line > 0 {
+		place = append(place, strconv.Itoa(p.Line))
+	}
+	if p.Line > 0 && p.Column > 0 {
+		place = append(place, strconv.Itoa(p.Column))
+	}
+	if len(place) > 0 {
+		b.WriteString(strings.Join(place, ":") + ": ")
+	}
 	b.WriteString(p.Message)
 	if p.Excerpt != "" {
 		number := fmt.Sprint(p.Line)

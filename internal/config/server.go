@@ -44,9 +44,7 @@ func (l *loader) server() Server {
 		}
 		return Server{}
 	}
-	if f.Secrets == nil {
-		f.Secrets = &secretsFile{Files: []string{"secrets"}, Env: []envPrefix{"SALLYPORT_"}}
-	}
+	defer l.done(d)
 	s := Server{
 		Listen: or(f.Listen, "127.0.0.1:8484"),
 		Store:  d.place(or(f.Store.Path, ".sallyport/store/sallyport.db"), "store", "path"),
@@ -60,6 +58,9 @@ func (l *loader) server() Server {
 	if s.Keys == store || within(store, s.Keys) || within(s.Keys, store) {
 		d.problem(d.value("keys", "dir"), "give the store and the keys a directory each, neither in the other",
 			"the keys lie with the store (%s and %s): whoever can change the records could sign them again", quote(s.Keys), quote(s.Store))
+	}
+	if f.Secrets == nil {
+		f.Secrets = &secretsFile{Files: []string{"secrets"}, Env: []envPrefix{"SALLYPORT_"}}
 	}
 	s.Secrets = d.secretRoots(f.Secrets, s.Keys, store)
 	l.secrets = s.Secrets
@@ -78,7 +79,6 @@ func (l *loader) server() Server {
 			s.AllowedOrigins = append(s.AllowedOrigins, "http://"+net.JoinHostPort(name, port))
 		}
 	}
-	l.done(d)
 	return s
 }
 
@@ -107,7 +107,7 @@ func (d *document) secretRoots(f *secretsFile, keys, store string) SecretRoots {
 	var s SecretRoots
 	for i, root := range f.Files {
 		at := d.value("secrets", "files", strconv.Itoa(i))
-		if !isText(at) {
+		if d.has("secrets") && !isText(at) {
 			continue // said by decode
 		}
 		root = d.place(root, "secrets", "files", strconv.Itoa(i))
@@ -123,7 +123,7 @@ func (d *document) secretRoots(f *secretsFile, keys, store string) SecretRoots {
 		}
 	}
 	for i, prefix := range f.Env {
-		if !isText(d.value("secrets", "env", strconv.Itoa(i))) {
+		if d.has("secrets") && !isText(d.value("secrets", "env", strconv.Itoa(i))) {
 			continue
 		}
 		if !envName.MatchString(string(prefix)) || len(prefix) < 4 {
