@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -98,13 +99,7 @@ func TestParsePinsRefuses(t *testing.T) {
 }
 
 func FuzzParsePins(f *testing.F) {
-	for _, name := range []string{"minimal", "support"} {
-		for path, text := range template(f, name) {
-			if strings.HasSuffix(path, ".json") {
-				f.Add([]byte(text))
-			}
-		}
-	}
+	f.Add([]byte(template(f, "minimal")["upstreams/weather.pins.json"]))
 	f.Add([]byte(`{"server":{"protocolVersion":"","capabilities":{}},"tools":[]}`))
 	f.Add([]byte("{\"server\":{\"protocolVersion\":\"1\",\"capabilities\":{ \"a\" : 1e9 }},\"tools\":[{\"name\":\"\\u0061\",\"name2\":\"\xff\"}]}"))
 	f.Add([]byte(`{"tools":[{"name":"a"},{"name":"a"}]`))
@@ -126,8 +121,10 @@ func FuzzParsePins(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%v\n%s", err, p.Marshal())
 		}
-		if diff := cmp.Diff(p, back); diff != "" {
-			t.Fatalf("(-read +written and read)\n%s", diff)
+		if !slices.EqualFunc(p.Tools, back.Tools, func(a, b json.RawMessage) bool { return bytes.Equal(a, b) }) ||
+			p.Server.ProtocolVersion != back.Server.ProtocolVersion || p.Server.Instructions != back.Server.Instructions ||
+			!bytes.Equal(p.Server.Capabilities, back.Server.Capabilities) || !bytes.Equal(p.Server.ServerInfo, back.Server.ServerInfo) {
+			t.Fatalf("read %+v, written and read %+v", p, back)
 		}
 	})
 }
