@@ -1,11 +1,23 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
 export GOTOOLCHAIN := local
 
-.PHONY: help demo build test race lint fuzz bench golden verify
+# What can be said on the command line, as in: make fuzz TIME=1m FUZZ=wire
+PKG   ?= ./...
+TIME  ?= 10s
+FUZZ  ?= .
+BENCH ?= .
+COUNT ?= 6
+OUT   ?= bench.txt
+
+# The tools are pinned in a module file of their own.
+TOOL := go tool -modfile=tools.mod
+
+.PHONY: help demo build test race lint fuzz bench compare golden verify
 
 help: ## show this help
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 demo: build ## build and run sallyport up --demo
 	./sallyport up --demo
@@ -13,28 +25,36 @@ demo: build ## build and run sallyport up --demo
 build: ## build ./sallyport
 	go build -o sallyport ./cmd/sallyport
 
-test: ## run all tests
+test: ## install what tests need and run them all; PKG=./internal/... for some
+	@script/need node:nodejs npm:npm
+	go test -json $(PKG) | go run .ci/summary.go
+
+race: ## run all tests with the race detector; PKG=./internal/store for some
+	@script/need node:nodejs npm:npm cc:gcc
+	CGO_ENABLED=1 go test -race -json $(PKG) | go run .ci/summary.go
+
+lint: ## formatting, vet and staticcheck
+	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard -- '*.go'))
+	[ -z "$$unformatted" ] || { echo "not formatted:" $$unformatted; exit 1; }
 	go vet ./...
-	go test ./...
-	@echo "$$(go list ./... | wc -l) packages tested"
+	go vet .ci/summary.go
+	$(TOOL) staticcheck ./...
+	$(TOOL) staticcheck .ci/summary.go
 
-race: ## run all tests with the race detector
-	go test -race ./...
+fuzz: ## run every fuzz target for TIME=10s, or TIME=5000x inputs; FUZZ=wire for some
+	@script/fuzz '$(FUZZ)' '$(TIME)'
 
-lint: ## formatting and vet
-	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
-	go vet ./...
+bench: ## run all benchmarks COUNT=6 times into OUT=bench.txt; BENCH=Call for some
+	go test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) $(PKG) | tee $(OUT)
+	$(TOOL) benchstat $(OUT)
 
-fuzz: ## run every fuzz target for 20 seconds
-	@for p in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
-		for f in $$(grep -h '^func Fuzz' $$p/*_test.go | sed -E 's/func (Fuzz[A-Za-z0-9]*).*/\1/'); do \
-			go test -run '^$$' -fuzz "^$$f\$$" -fuzztime 20s $$p; done; done
+compare: ## compare two results of bench: OLD=before.txt NEW=after.txt
+	@: $${OLD:?say OLD=, a file that make bench wrote} $${NEW:?say NEW=, a file that make bench wrote}
+	$(TOOL) benchstat $$OLD $$NEW
 
-bench: ## run all benchmarks
-	go test -run '^$$' -bench . -benchmem ./...
+golden: ## write all golden files again
+	@script/golden
 
-golden: ## rewrite golden files
-	go test ./internal/config ./internal/audit -update
-
-verify: lint ## formatting, vet and the layers
-	go test -run TestLayers .
+verify: lint build ## lint, layers, build, and whether golden files are fresh
+	go test -count=1 -run '^TestLayers' .
+	script/golden --check

@@ -1,6 +1,9 @@
 package sallyport
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // idAlphabet is Crockford's base 32 in lower case: no i, l, o, u.
 const idAlphabet = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -22,4 +25,24 @@ func MakeID(prefix string, at time.Time, random [10]byte) string {
 		}
 	}
 	return string(buf)
+}
+
+// TimeOfID is when an id was made, in whole milliseconds, and whether it is one
+// that [MakeID] makes for the prefix.
+func TimeOfID(prefix, id string) (time.Time, bool) {
+	digits, ok := strings.CutPrefix(id, prefix+"_")
+	if !ok || len(digits) != 26 || digits[0] > '7' {
+		return time.Time{}, false
+	}
+	var ms int64
+	for i := range digits {
+		v := strings.IndexByte(idAlphabet, digits[i])
+		if v < 0 {
+			return time.Time{}, false
+		}
+		if i < 10 {
+			ms = ms<<5 | int64(v)
+		}
+	}
+	return time.UnixMilli(ms).UTC(), true
 }

@@ -4,7 +4,7 @@ package sallyport
 // Codes are snake_case and never renamed.
 type Code string
 
-// The codes. doc/refusals.md is made from this list and RefusalHelp.
+// The codes. doc/refusals.md says what each means; a test holds it complete.
 const (
 	Unauthenticated     Code = "unauthenticated"
 	NotPermitted        Code = "not_permitted"

@@ -2,19 +2,25 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"sallyport"
+	"sallyport/internal/api"
 )
 
 // client speaks to the API with the credential of whoever signed in.
@@ -23,20 +29,30 @@ type client struct {
 	credential string
 }
 
-func newClient(c *cobra.Command) (*client, error) {
+// patience bounds one request to the server.
+const patience = 2 * time.Minute
+
+func serverOf(c *cobra.Command) string {
 	server, _ := c.Flags().GetString("server")
 	if server == "" {
 		server = os.Getenv("SALLYPORT_SERVER")
 	}
 	if server == "" {
-		server = "http://127.0.0.1:8484"
+		server = defaultServer
 	}
-	kept, err := readCredentials()
-	if err != nil {
-		return nil, err
+	return strings.TrimRight(server, "/")
+}
+
+func newClient(c *cobra.Command) (*client, error) {
+	cl := &client{server: serverOf(c), credential: os.Getenv("SALLYPORT_CREDENTIAL")}
+	if u, err := url.Parse(cl.server); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, usageError{fmt.Errorf("--server %q: want an address such as http://127.0.0.1:8484", cl.server)}
 	}
-	cl := &client{server: strings.TrimRight(server, "/"), credential: os.Getenv("SALLYPORT_CREDENTIAL")}
 	if cl.credential == "" {
+		kept, err := readCredentials()
+		if err != nil {
+			return nil, err
+		}
 		cl.credential = kept[cl.server]
 	}
 	return cl, nil
@@ -51,6 +67,8 @@ func (cl *client) do(ctx context.Context, method, path string, in, out any) erro
 		}
 		body = bytes.NewReader(raw)
 	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, cl.server+path, body)
 	if err != nil {
 		return err
@@ -58,29 +76,104 @@ func (cl *client) do(ctx context.Context, method, path string, in, out any) erro
 	if cl.credential != "" {
 		req.Header.Set("Authorization", "Bearer "+cl.credential)
 	}
+	if in != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return fmt.Errorf("%w (is the server up? start it with: sallyport up; to halt without it: sallyport halt --local)", err)
+		return unreachable(cl.server, err)
 	}
 	defer resp.Body.Close()
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
 	if err != nil {
-		return err
+		return fmt.Errorf("reading the answer of %s: %w", cl.server, err)
 	}
 	if resp.StatusCode >= 300 {
-		var problem struct {
-			Code          sallyport.Code
-			Title, Detail string
-		}
-		if json.Unmarshal(raw, &problem) != nil || problem.Code == "" {
-			return fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, bytes.TrimSpace(raw))
-		}
-		if problem.Code == sallyport.Unauthenticated && cl.credential == "" {
-			problem.Detail = "sign in with the one-time link that up printed: sallyport login LINK"
-		}
-		return sallyport.Refuse(problem.Code, problem.Title, problem.Detail)
+		return cl.refused(resp, raw)
 	}
-	return json.Unmarshal(raw, out)
+	if err := json.Unmarshal(raw, out); err != nil {
+		return fmt.Errorf("the answer of %s to %s %s: %w", cl.server, method, path, err)
+	}
+	return nil
+}
+
+func unreachable(server string, err error) error {
+	var asked *url.Error
+	if errors.As(err, &asked) {
+		err = asked.Err
+	}
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		err = errors.New("connection refused")
+	}
+	return &advised{fmt.Errorf("no server answers at %s: %w", server, err),
+		"start one with sallyport up, or name it with --server; to halt without it: sallyport halt global --local --reason \"...\""}
+}
+
+func (cl *client) refused(resp *http.Response, raw []byte) error {
+	var problem api.Problem
+	if json.Unmarshal(raw, &problem) != nil || problem.Code == "" {
+		return &advised{fmt.Errorf("%s answered %s", cl.server, resp.Status), "is that a Sallyport of this version? name another with --server"}
+	}
+	if problem.Code == sallyport.Unauthenticated && cl.credential == "" && resp.Request.URL.Path != loginPath {
+		problem.Hint = "sign in with the one-time link that up printed: sallyport login LINK"
+		if cl.server != defaultServer {
+			problem.Hint += " --server " + cl.server
+		}
+	}
+	return sallyport.Refuse(problem.Code, cmp.Or(problem.Detail, problem.Title), problem.Hint)
+}
+
+const (
+	defaultServer = "http://127.0.0.1:8484"
+	loginPath     = "/v1/login"
+)
+
+// list reads pages of a listing until there are limit items or no more; more says
+// that there are.
+func list[T any](ctx context.Context, cl *client, path string, query url.Values, limit int) (items []T, more bool, err error) {
+	items = []T{}
+	for {
+		query.Set("limit", strconv.Itoa(min(max(limit-len(items), 1), 500)))
+		var page api.Page[T]
+		if err := cl.do(ctx, "GET", path+"?"+query.Encode(), nil, &page); err != nil {
+			return nil, false, err
+		}
+		items = append(items, page.Items...)
+		if page.Next == "" || len(items) >= limit {
+			return items, page.Next != "", nil
+		}
+		query.Set("cursor", page.Next)
+	}
+}
+
+// get reads one thing and shows it.
+func get[T any](c *cobra.Command, path string, text func(*paper, *T)) error {
+	cl, err := newClient(c)
+	if err != nil {
+		return err
+	}
+	out := new(T)
+	if err := cl.do(c.Context(), "GET", path, nil, out); err != nil {
+		return err
+	}
+	return show(c, out, func(p *paper) { text(p, out) })
+}
+
+// post sends a command and shows what came of it.
+func post[T any](c *cobra.Command, path string, in any, text func(*paper, *T)) error {
+	cl, err := newClient(c)
+	if err != nil {
+		return err
+	}
+	return send(c, cl, path, in, text)
+}
+
+func send[T any](c *cobra.Command, cl *client, path string, in any, text func(*paper, *T)) error {
+	out := new(T)
+	if err := cl.do(c.Context(), "POST", path, in, out); err != nil {
+		return err
+	}
+	return show(c, out, func(p *paper) { text(p, out) })
 }
 
 func credentialsPath() (string, error) {
@@ -103,7 +196,7 @@ func readCredentials() (map[string]string, error) {
 	}
 	kept := map[string]string{}
 	if err := json.Unmarshal(raw, &kept); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, &advised{fmt.Errorf("%s: %w", path, err), "remove it and sign in again: sallyport login LINK"}
 	}
 	return kept, nil
 }
@@ -130,11 +223,4 @@ func keepCredential(server, credential string) error {
 		return err
 	}
 	return os.Rename(next, path)
-}
-
-// show prints data as JSON: what scripts read.
-func show(c *cobra.Command, v any) error {
-	e := json.NewEncoder(c.OutOrStdout())
-	e.SetIndent("", "  ")
-	return e.Encode(v)
 }

@@ -1,8 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
-	"text/tabwriter"
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,151 +17,255 @@ import (
 	"sallyport/internal/control"
 )
 
+func stageNames() []string {
+	var names []string
+	for _, s := range sallyport.Stages {
+		names = append(names, s.String())
+	}
+	return names
+}
+
 func loginCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "login LINK", Short: "Sign in with a one-time link", Args: exactly(1),
-		Example: "  sallyport login sp_link_...",
+		Use: "login LINK", Short: "Sign in with a one-time link", Args: takes(1, 1),
+		Long: lines("Sign in with a one-time link. The link is printed by sallyport up, or by",
+			"sallyport keys person; it works once, within fifteen minutes. The credential that it",
+			"is exchanged for is good for thirty days and kept in your configuration directory,",
+			"readable by you alone, one for each server."),
+		Example: examples("sallyport login sp_link_...", "sallyport login sp_link_... --server http://10.0.0.7:8484"),
 		RunE: func(c *cobra.Command, args []string) error {
 			cl, err := newClient(c)
 			if err != nil {
 				return err
 			}
+			cl.credential = "" // the link is all that proves who this is
 			var made control.KeyMade
-			if err := cl.do(c.Context(), "POST", "/v1/login", map[string]string{"link": args[0], "note": "command line"}, &made); err != nil {
+			if err := cl.do(c.Context(), "POST", loginPath, api.LoginRequest{Link: args[0], Note: "command line"}, &made); err != nil {
 				return err
 			}
 			if err := keepCredential(cl.server, made.Secret); err != nil {
 				return err
 			}
-			fmt.Fprintf(c.ErrOrStderr(), "signed in to %s as %s until %s\n", cl.server, made.Key.Person, made.Key.Expires.Format(time.DateOnly))
+			say(c, "signed in to %s as %s until %s", cl.server, made.Key.Person, made.Key.Expires.Format(time.DateOnly))
 			return nil
 		},
 	}
 }
 
 func statusCommand() *cobra.Command {
-	var asJSON bool
-	c := &cobra.Command{
-		Use: "status", Short: "What runs where, what is halted, which outcomes are unknown", Args: cobra.NoArgs,
+	return prints(&cobra.Command{
+		Use: "status", Short: "What runs where, what is halted, which outcomes are unknown", Args: takes(0, 0),
+		Example: examples("sallyport status", "sallyport status -o json"),
 		RunE: func(c *cobra.Command, _ []string) error {
-			cl, err := newClient(c)
-			if err != nil {
-				return err
-			}
-			var s api.Status
-			if err := cl.do(c.Context(), "GET", "/v1/status", nil, &s); err != nil {
-				return err
-			}
-			if asJSON {
-				return show(c, s)
-			}
-			w := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "AGENT\tSTAGE\tRELEASE\tSINCE\tBY\tREASON")
-			for _, p := range s.Pointers {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", p.Agent, p.Stage, p.Release.Short(), p.At.Format(time.DateTime), p.By, p.Reason)
-			}
-			if len(s.Pointers) == 0 {
-				fmt.Fprintln(w, "no agent has been promoted: sallyport apply, then sallyport promote AGENT --to sandbox --reason ...")
-			}
-			for _, h := range s.Halts {
-				fmt.Fprintf(w, "HALTED\t%s %s\tby %s\t%s\t%s\t\n", h.Scope, h.Subject, h.By, h.At.Format(time.DateTime), h.Reason)
-			}
-			for _, u := range s.Unknown {
-				fmt.Fprintf(w, "UNKNOWN\t%s\t%s/%s\t%s\tsettle it: sallyport settle %s --as happened|did-not-happen --reason ...\t\n", u.Stage, u.Upstream, u.Tool, u.At.Format(time.DateTime), u.Call)
-			}
-			fmt.Fprintf(w, "%d records\n", s.Records)
-			return w.Flush()
+			return get(c, "/v1/status", func(p *paper, s *api.Status) {
+				if len(s.Pointers) > 0 {
+					t := columns("AGENT", "STAGE", "RELEASE", "SINCE", "BY", "REASON")
+					for _, at := range s.Pointers {
+						t.row(string(at.Agent), at.Stage.String(), at.Release.Short(), when(at.At), string(at.By), at.Reason)
+					}
+					p.table(t)
+				} else {
+					p.line("No agent has been promoted to any stage.")
+					p.note("Register what the files say with sallyport apply, then: sallyport promote AGENT --to sandbox --reason \"...\"")
+				}
+				if len(s.Halts) > 0 {
+					p.heading("Halted")
+					t := columns("SCOPE", "SUBJECT", "SINCE", "BY", "REASON")
+					for _, h := range s.Halts {
+						t.row(h.Scope.String(), cmp.Or(h.Subject, "-"), when(h.At), h.By, h.Reason)
+					}
+					p.table(t)
+					p.note("Take one back with: sallyport resume SCOPE SUBJECT --reason \"...\"")
+				}
+				if len(s.Unknown) > 0 {
+					p.heading("Outcome unknown")
+					t := columns("CALL", "STAGE", "TOOL", "AGENT", "AT")
+					for _, u := range s.Unknown {
+						t.row(string(u.Call), u.Stage.String(), string(u.Upstream)+"/"+u.Tool, string(u.Agent), when(u.At))
+					}
+					p.table(t)
+					p.note("Find out what each did, and say it: sallyport settle CALL --as happened --reason \"...\"")
+				}
+				p.b.WriteByte('\n')
+				p.line("%s in the log.", app.Count(int(s.Records), "record"))
+			})
 		},
-	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return c
+	})
+}
+
+func diffCommand() *cobra.Command {
+	return prints(&cobra.Command{
+		Use: "diff", Short: "What apply would change, and whether it tightens or loosens", Args: takes(0, 0),
+		Long: lines("Compare the files in the server's project directory with what has been applied. Every",
+			"change says whether it tightens or loosens; what is not known to tighten counts as",
+			"loosening. The digest names exactly what was looked at: give it to apply, and nothing",
+			"else is applied."),
+		Example: examples("sallyport diff", "sallyport apply --digest \"$(sallyport diff -o json | jq -r .digest)\""),
+		RunE: func(c *cobra.Command, _ []string) error {
+			return get(c, "/v1/diff", func(p *paper, d *api.Diff) {
+				if len(d.Changes) == 0 {
+					p.line("Nothing would change.")
+					return
+				}
+				t := columns("DIRECTION", "WHERE", "WHAT", "FROM", "TO", "WHY")
+				for _, ch := range d.Changes {
+					t.row(ch.Direction.String(), ch.Where, ch.What, cmp.Or(brief(ch.From, 32), "-"), cmp.Or(brief(ch.To, 32), "-"), ch.Why)
+				}
+				p.table(t)
+				p.b.WriteByte('\n')
+				p.fields("digest", string(d.Digest))
+			})
+		},
+	})
 }
 
 func applyCommand() *cobra.Command {
 	var in api.ApplyRequest
-	c := &cobra.Command{
-		Use: "apply", Short: "Register what the server's project directory says", Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return post(c, "/v1/apply", in, &control.Applied{}) },
-	}
-	c.Flags().StringVar(&in.Reason, "reason", "", "why (needed when staging or production change)")
+	c := prints(&cobra.Command{
+		Use: "apply", Short: "Register what the server's project directory says", Args: takes(0, 0),
+		Long: lines("Register the agents of the project directory as releases and put the configuration of",
+			"its stages into force. An agent goes on running the release it runs: promote moves it.",
+			"What loosens staging or production takes an approver or operator, and a reason."),
+		Example: examples("sallyport apply", "sallyport apply --reason \"refunds may be larger\" --digest sha256:..."),
+		RunE: func(c *cobra.Command, _ []string) error {
+			return post(c, "/v1/apply", in, func(p *paper, a *control.Applied) {
+				t := columns("AGENT", "RELEASE", "STATE")
+				var fresh string
+				for _, agent := range slices.Sorted(maps.Keys(a.Releases)) {
+					state := "same"
+					if slices.Contains(a.New, a.Releases[agent]) {
+						state, fresh = "added", string(agent)
+					}
+					t.row(string(agent), string(a.Releases[agent]), state)
+				}
+				p.table(t)
+				for _, s := range a.Stages {
+					p.line("The configuration of %s is in force.", s)
+				}
+				if fresh != "" {
+					say(c, "next: sallyport promote %s --to sandbox --reason \"...\"", fresh)
+				}
+			})
+		},
+	})
+	c.Flags().StringVar(&in.Reason, "reason", "", "`why`; needed where staging or production loosen")
+	c.Flags().StringVar((*string)(&in.Digest), "digest", "", "apply this `digest` only: the one that diff showed")
 	return c
 }
 
 func promoteCommand() *cobra.Command {
 	var in api.PromoteRequest
 	var to, release string
-	c := &cobra.Command{
-		Use: "promote AGENT --to STAGE --reason WHY", Short: "Make a stage run a release", Args: exactly(1),
-		Example: "  sallyport promote support --to sandbox --reason \"first try\"",
+	c := prints(&cobra.Command{
+		Use: "promote AGENT --to STAGE --reason WHY", Short: "Make a stage run a release", Args: takes(1, 1),
+		Long: lines("Move the stage pointer of an agent to a release: the one that was applied last, unless",
+			"another is named. Runs that are open go on under the release they began with.",
+			"The sandbox takes a developer, approver or operator, staging an approver or operator,",
+			"production an approver."),
+		Example: examples("sallyport promote support --to sandbox --reason \"first try\"", "sallyport promote support --to production --release sha256:... --reason \"back to the old prompt\""),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := in.Stage.UnmarshalText([]byte(to)); err != nil {
-				return usageError{err}
+				return usageError{fmt.Errorf("--to: %w", err)}
 			}
 			in.Agent, in.Release = sallyport.AgentID(args[0]), sallyport.ReleaseID(release)
-			return post(c, "/v1/promote", in, &control.Promotion{})
+			return post(c, "/v1/promote", in, func(p *paper, m *control.Promotion) {
+				p.fields("agent", string(m.Agent), "stage", m.Stage.String(), "from", string(m.From), "to", string(m.To))
+			})
 		},
-	}
-	c.Flags().StringVar(&to, "to", "", "sandbox, staging or production")
-	c.Flags().StringVar(&release, "release", "", "digest of the release (default: the one applied last)")
-	c.Flags().StringVar(&in.Reason, "reason", "", "why")
-	return c
+	})
+	c.Flags().StringVar(&to, "to", "", "`stage`: sandbox, staging or production")
+	c.Flags().StringVar(&in.Reason, "reason", "", "`why`")
+	c.Flags().StringVar(&release, "release", "", "`digest` of the release (default: the one applied last)")
+	suggestValues(c, "to", stageNames()...)
+	return requires(c, "to", "reason")
 }
+
+var haltScopes = []string{"global", "stage", "agent", "release", "upstream", "tool", "run"}
+
+const scopesHelp = `A scope is one of:
+  global                      everything
+  stage STAGE                 sandbox, staging or production
+  agent AGENT                 all releases of an agent
+  release DIGEST              one of them
+  upstream UPSTREAM           everything an upstream serves
+  tool UPSTREAM/TOOL          one tool of it
+  run RUN                     one run`
 
 func haltCommand() *cobra.Command {
 	var reason string
 	var local bool
-	c := &cobra.Command{
-		Use: "halt global | stage S | agent A | release D | upstream U | tool U/T | run R", Short: "Stop it now", Args: cobra.RangeArgs(1, 2),
-		Example: "  sallyport halt global --reason \"agents send nonsense\"\n  sallyport halt tool payments/refund --reason \"wrong amounts\"\n  sallyport halt global --local --reason \"the server does not answer\"",
+	c := prints(&cobra.Command{
+		Use: "halt SCOPE [SUBJECT] --reason WHY", Short: "Stop it now", Args: takes(1, 2), ValidArgs: haltScopes,
+		Long: lines("Stop what a scope names, at once. Nothing new is admitted; calls in flight are cancelled",
+			"and what they did is unknown until a person settles it. The time until all of it was",
+			"confirmed is measured and printed.",
+			"",
+			scopesHelp,
+			"",
+			"With --local the halt is written to a file of the project directory: that needs neither",
+			"the server nor the store, nor that anybody is signed in. A running server takes it within",
+			"a quarter of a second, a stopped one when it starts."),
+		Example: examples("sallyport halt global --reason \"agents send nonsense\"", "sallyport halt tool payments/refund --reason \"wrong amounts\"",
+			"sallyport halt global --local --reason \"the server does not answer\""),
 		RunE: func(c *cobra.Command, args []string) error {
 			in, err := haltRequest(args, reason)
 			if err != nil {
 				return err
 			}
 			if local {
-				if reason == "" {
-					return usageError{fmt.Errorf("a reason is required: add --reason \"...\"")}
-				}
 				dir, _ := c.Flags().GetString("dir")
-				err := app.HaltFile(dir, sallyport.Halt{Scope: in.Scope, Subject: in.Subject, Reason: reason, By: "file", At: time.Now().UTC()})
-				if err == nil {
-					fmt.Fprintln(c.ErrOrStderr(), "written: a running server takes it within a quarter of a second, a stopped one when it starts")
+				h := sallyport.Halt{Scope: in.Scope, Subject: in.Subject, Reason: reason, By: "file", At: time.Now().UTC()}
+				if err := app.HaltFile(dir, h); err != nil {
+					return err
 				}
-				return err
+				say(c, "written: a running server takes it within a quarter of a second, a stopped one when it starts")
+				return show(c, h, func(p *paper) { haltFields(p, &h) })
 			}
-			var out control.Stopped
-			if err := post(c, "/v1/halt", in, &out); err != nil {
-				return err
-			}
-			switch {
-			case out.Confirmed.IsZero():
-				fmt.Fprintln(c.ErrOrStderr(), "applied, but not every call in flight could be confirmed in time")
-			default:
-				fmt.Fprintf(c.ErrOrStderr(), "confirmed in %.1f ms; %d calls in flight were cancelled, what they did is unknown; %d were stopped before they were sent\n",
-					float64(out.ConfirmedMicros)/1000, len(out.InFlight), out.Unsent)
-			}
-			return nil
+			return post(c, "/v1/halt", in, func(p *paper, s *control.Stopped) {
+				haltFields(p, &s.Halt)
+				confirmed := "not in time: ask again with sallyport status"
+				if !s.Confirmed.IsZero() {
+					confirmed = "after " + took(s.ConfirmedMicros)
+				}
+				recorded := "yes"
+				if !s.Recorded {
+					recorded = "not yet: it works, and is recorded when the store is back"
+				}
+				p.fields("confirmed", confirmed, "in flight", fmt.Sprintf("%d cancelled; what they did is unknown", len(s.InFlight)),
+					"unsent", fmt.Sprintf("%d stopped before they were sent", s.Unsent), "recorded", recorded, "problem", s.Problem)
+				for _, call := range s.InFlight {
+					p.line("  %s", call)
+				}
+			})
 		},
-	}
-	c.Flags().StringVar(&reason, "reason", "", "why")
-	c.Flags().BoolVar(&local, "local", false, "write the halt to a file of the project directory: needs neither server nor store")
-	return c
+	})
+	c.Flags().StringVar(&reason, "reason", "", "`why`")
+	c.Flags().BoolVar(&local, "local", false, "write a file of the project directory: needs neither server nor store")
+	return requires(c, "reason")
+}
+
+func haltFields(p *paper, h *sallyport.Halt) {
+	p.fields("halted", strings.TrimSpace(h.Scope.String()+" "+h.Subject), "reason", h.Reason, "by", h.By, "at", when(h.At))
 }
 
 func resumeCommand() *cobra.Command {
 	var reason string
-	c := &cobra.Command{
-		Use: "resume SCOPE [SUBJECT] --reason WHY", Short: "Take a halt back", Args: cobra.RangeArgs(1, 2),
+	c := prints(&cobra.Command{
+		Use: "resume SCOPE [SUBJECT] --reason WHY", Short: "Take a halt back", Args: takes(1, 2), ValidArgs: haltScopes,
+		Long:    lines("Take a halt back: exactly the one of this scope and subject, as status lists it.", "", scopesHelp),
+		Example: examples("sallyport resume tool payments/refund --reason \"amounts are right again\""),
 		RunE: func(c *cobra.Command, args []string) error {
 			in, err := haltRequest(args, reason)
 			if err != nil {
 				return err
 			}
-			return post(c, "/v1/resume", in, &struct{}{})
+			return post(c, "/v1/resume", in, func(p *paper, _ *api.Done) {
+				p.fields("resumed", strings.TrimSpace(in.Scope.String()+" "+in.Subject), "reason", in.Reason)
+			})
 		},
-	}
-	c.Flags().StringVar(&reason, "reason", "", "why")
-	return c
+	})
+	c.Flags().StringVar(&reason, "reason", "", "`why`")
+	return requires(c, "reason")
 }
 
 func haltRequest(args []string, reason string) (api.HaltRequest, error) {
@@ -168,100 +276,186 @@ func haltRequest(args []string, reason string) (api.HaltRequest, error) {
 	if len(args) == 2 {
 		in.Subject = args[1]
 	}
+	switch {
+	case in.Scope == sallyport.HaltGlobal && in.Subject != "":
+		return in, usageError{fmt.Errorf("global stops everything: leave %q out, or name its scope", in.Subject)}
+	case in.Scope != sallyport.HaltGlobal && in.Subject == "":
+		return in, usageError{fmt.Errorf("say which %s", in.Scope)}
+	}
 	return in, nil
 }
 
 func settleCommand() *cobra.Command {
 	var in api.SettleRequest
-	c := &cobra.Command{
-		Use: "settle CALL --as happened|did-not-happen --reason WHY", Short: "Say what an unknown outcome was", Args: exactly(1),
+	c := prints(&cobra.Command{
+		Use: "settle CALL --as WHAT --reason WHY", Short: "Say what a call with an unknown outcome did", Args: takes(1, 1),
+		Long: lines("Say what a call did whose outcome nobody knows: it was, or may have been, sent, and no",
+			"answer came before a crash, a halt or a deadline. Look at the system itself first. The",
+			"call is not repeated, whatever is said. status lists the calls that wait."),
+		Example: examples("sallyport settle call_01k... --as happened --reason \"the payment is in the ledger\"",
+			"sallyport settle call_01k... --as did-not-happen --reason \"nothing arrived at the bank\""),
 		RunE: func(c *cobra.Command, args []string) error {
+			if err := among("--as", in.As, "happened", "did-not-happen"); err != nil {
+				return err
+			}
 			in.Call = sallyport.CallID(args[0])
-			return post(c, "/v1/settle", in, &struct{}{})
+			return post(c, "/v1/settle", in, func(p *paper, _ *api.Done) { p.fields("call", args[0], "settled", in.As) })
 		},
-	}
-	c.Flags().StringVar(&in.As, "as", "", "happened or did-not-happen")
-	c.Flags().StringVar(&in.Reason, "reason", "", "how you know")
-	return c
+	})
+	c.Flags().StringVar(&in.As, "as", "", "`what` it did: happened or did-not-happen")
+	c.Flags().StringVar(&in.Reason, "reason", "", "`how` you know")
+	suggestValues(c, "as", "happened", "did-not-happen")
+	return requires(c, "as", "reason")
 }
 
 func keysCommand() *cobra.Command {
-	keys := &cobra.Command{Use: "keys", Short: "Make, list and revoke credentials"}
-	for _, kind := range []sallyport.KeyKind{sallyport.KeyHost, sallyport.KeyAgent} {
-		in := api.KeyRequest{Kind: kind}
-		var stage, release string
-		what := "opens runs of an agent"
-		if kind == sallyport.KeyAgent {
-			what = "makes calls of one release of an agent"
-		}
-		c := &cobra.Command{
-			Use: kind.String() + " AGENT --stage STAGE", Short: "Make a key that " + what, Args: exactly(1),
-			RunE: func(c *cobra.Command, args []string) error {
-				if err := in.Stage.UnmarshalText([]byte(stage)); err != nil {
-					return usageError{err}
-				}
-				in.Agent, in.Release = sallyport.AgentID(args[0]), sallyport.ReleaseID(release)
-				return post(c, "/v1/keys", in, &control.KeyMade{})
-			},
-		}
-		c.Flags().StringVar(&stage, "stage", "sandbox", "the highest stage it may reach")
-		if kind == sallyport.KeyAgent {
-			c.Flags().StringVar(&release, "release", "", "digest of the release (default: the one applied last)")
-		}
-		c.Flags().IntVar(&in.Days, "days", 90, "how long it is good for")
-		c.Flags().StringVar(&in.Note, "note", "", "what it is for")
-		keys.AddCommand(c)
-	}
-	keys.AddCommand(&cobra.Command{Use: "list", Short: "List keys", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
-		cl, err := newClient(c)
-		if err != nil {
-			return err
-		}
-		var out []control.Key
-		if err := cl.do(c.Context(), "GET", "/v1/keys", nil, &out); err != nil {
-			return err
-		}
-		return show(c, out)
-	}})
-	var reason string
-	revoke := &cobra.Command{Use: "revoke KEY --reason WHY", Short: "End a key", Args: exactly(1), RunE: func(c *cobra.Command, args []string) error {
-		return post(c, "/v1/keys/"+args[0]+"/revoke", map[string]string{"reason": reason}, &struct{}{})
-	}}
-	revoke.Flags().StringVar(&reason, "reason", "", "why")
-	var roles []string
-	person := &cobra.Command{Use: "person NAME --role ROLE", Short: "Add a person, or replace their roles, and print a sign-in link", Args: exactly(1), RunE: func(c *cobra.Command, args []string) error {
-		p := sallyport.Person{ID: sallyport.PersonID(args[0])}
-		for _, name := range roles {
-			var r sallyport.Role
-			if err := r.UnmarshalText([]byte(name)); err != nil {
-				return usageError{err}
+	return group(&cobra.Command{
+		Use: "keys", Short: "Make, list and revoke credentials",
+		Long: lines("A host key opens runs of one agent: it is for the program that starts the agent. An agent",
+			"key makes calls of one release without opening a run: it is for clients of others. A",
+			"person's credential acts on Sallyport itself. A secret is shown once and kept nowhere."),
+	}, keyCommand(sallyport.KeyHost), keyCommand(sallyport.KeyAgent), personCommand(), keyListCommand(), revokeCommand())
+}
+
+func keyCommand(kind sallyport.KeyKind) *cobra.Command {
+	in := api.KeyRequest{Kind: kind}
+	var stage, release string
+	c := prints(&cobra.Command{
+		Use: kind.String() + " AGENT", Short: "Make a key that opens runs of an agent", Args: takes(1, 1),
+		Example: examples("sallyport keys host support --stage staging --note \"ticket worker\"", "SALLYPORT_HOST_KEY=$(sallyport keys host support -o json | jq -r .secret)"),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := in.Stage.UnmarshalText([]byte(stage)); err != nil {
+				return usageError{fmt.Errorf("--stage: %w", err)}
 			}
-			p.Roles = append(p.Roles, r)
-		}
-		return post(c, "/v1/persons", p, &map[string]string{})
-	}}
-	person.Flags().StringSliceVar(&roles, "role", nil, "viewer, developer, reviewer, approver, operator, auditor or admin")
-	keys.AddCommand(revoke, person)
-	return keys
+			in.Agent, in.Release = sallyport.AgentID(args[0]), sallyport.ReleaseID(release)
+			return post(c, "/v1/keys", in, func(p *paper, k *control.KeyMade) {
+				p.fields("secret", k.Secret, "key", string(k.Key.ID), "kind", k.Key.Kind.String(), "agent", string(k.Key.Agent), "release", string(k.Key.Release),
+					"up to", k.Key.Ceiling.String(), "expires", when(k.Key.Expires), "note", k.Key.Note)
+				say(c, "the secret is shown this once; it goes into the header Authorization: Bearer SECRET")
+			})
+		},
+	})
+	c.Flags().StringVar(&stage, "stage", "sandbox", "the highest `stage` it may reach")
+	if kind == sallyport.KeyAgent {
+		c.Short = "Make a key that makes calls of one release of an agent"
+		c.Example = examples("sallyport keys agent support --note \"my editor\"", "sallyport keys agent support --stage production --days 7")
+		c.Flags().StringVar(&release, "release", "", "`digest` of the release (default: the one applied last)")
+	}
+	c.Flags().IntVar(&in.Days, "days", 90, "for how many `days` it is good")
+	c.Flags().StringVar(&in.Note, "note", "", "`what` it is for")
+	suggestValues(c, "stage", stageNames()...)
+	return c
 }
 
-// post sends a command and prints what came of it.
-func post(c *cobra.Command, path string, in, out any) error {
-	cl, err := newClient(c)
-	if err != nil {
-		return err
-	}
-	if err := cl.do(c.Context(), "POST", path, in, out); err != nil {
-		return err
-	}
-	return show(c, out)
+func personCommand() *cobra.Command {
+	var roles []string
+	c := prints(&cobra.Command{
+		Use: "person NAME --role ROLE", Short: "Add a person, or replace their roles, and print a sign-in link", Args: takes(1, 1),
+		Long: lines("Add a person, or replace the roles of one, and print a one-time link with which they sign",
+			"in. It takes an admin. The roles: viewer, developer, reviewer, approver, operator, auditor",
+			"and admin, who holds them all."),
+		Example: examples("sallyport keys person ana@example.com --role developer --role auditor"),
+		RunE: func(c *cobra.Command, args []string) error {
+			in := sallyport.Person{ID: sallyport.PersonID(args[0])}
+			for _, name := range roles {
+				var r sallyport.Role
+				if err := r.UnmarshalText([]byte(name)); err != nil {
+					return usageError{fmt.Errorf("--role: %w", err)}
+				}
+				in.Roles = append(in.Roles, r)
+			}
+			return post(c, "/v1/persons", in, func(p *paper, l *api.LinkMade) {
+				p.fields("person", args[0], "link", l.Link)
+				say(c, "the link works once, within fifteen minutes: sallyport login LINK")
+			})
+		},
+	})
+	c.Flags().StringSliceVar(&roles, "role", nil, "`role`, as often as there are")
+	suggestValues(c, "role", "viewer", "developer", "reviewer", "approver", "operator", "auditor", "admin")
+	return requires(c, "role")
 }
 
-func exactly(n int) cobra.PositionalArgs {
-	return func(c *cobra.Command, args []string) error {
-		if err := cobra.ExactArgs(n)(c, args); err != nil {
-			return usageError{fmt.Errorf("%w: %s", err, c.UseLine())}
-		}
-		return nil
+func keyListCommand() *cobra.Command {
+	var agent, kind string
+	var limit int
+	c := prints(&cobra.Command{
+		Use: "list", Short: "List keys, newest first", Args: takes(0, 0), Example: examples("sallyport keys list --agent support", "sallyport keys list -o jsonl"),
+		RunE: func(c *cobra.Command, _ []string) error {
+			cl, err := newClient(c)
+			if err != nil {
+				return err
+			}
+			keys, more, err := list[control.Key](c.Context(), cl, "/v1/keys", query("agent", agent, "kind", kind), limit)
+			if err != nil {
+				return err
+			}
+			return show(c, keys, func(p *paper) {
+				if len(keys) == 0 {
+					p.line("No keys fit.")
+					p.note("Make one: sallyport keys agent AGENT --stage sandbox")
+					return
+				}
+				t := columns("KEY", "KIND", "OF", "UP TO", "STATE", "EXPIRES", "NOTE")
+				for _, k := range keys {
+					state := "ok"
+					switch {
+					case !k.Revoked.IsZero():
+						state = "revoked"
+					case !k.Expires.IsZero() && time.Now().After(k.Expires):
+						state = "expired"
+					}
+					upTo := "-"
+					if k.Ceiling != 0 {
+						upTo = k.Ceiling.String()
+					}
+					t.row(string(k.ID), k.Kind.String(), cmp.Or(string(k.Agent), string(k.Person)), upTo, state, when(k.Expires), k.Note)
+				}
+				p.table(t)
+				p.more(more, limit)
+			})
+		},
+	})
+	c.Flags().StringVar(&agent, "agent", "", "keys of this `agent`")
+	c.Flags().StringVar(&kind, "kind", "", "keys of this `kind`: person, host or agent")
+	limited(c, &limit)
+	suggestValues(c, "kind", "person", "host", "agent")
+	return c
+}
+
+func revokeCommand() *cobra.Command {
+	var reason string
+	c := prints(&cobra.Command{
+		Use: "revoke KEY --reason WHY", Short: "End a key at once", Args: takes(1, 1), Example: examples("sallyport keys revoke key_01k... --reason \"the laptop was lost\""),
+		RunE: func(c *cobra.Command, args []string) error {
+			return post(c, "/v1/keys/"+url.PathEscape(args[0])+"/revoke", api.RevokeRequest{Reason: reason}, func(p *paper, _ *api.Done) {
+				p.fields("revoked", args[0], "reason", reason)
+			})
+		},
+	})
+	c.Flags().StringVar(&reason, "reason", "", "`why`")
+	return requires(c, "reason")
+}
+
+// limited gives a listing the flag --limit.
+func limited(c *cobra.Command, limit *int) {
+	c.Flags().IntVar(limit, "limit", 50, "list at most so `many`")
+}
+
+// more says that a listing was cut off.
+func (p *paper) more(more bool, limit int) {
+	if more {
+		p.note("These are the newest %d; more with --limit.", limit)
 	}
+}
+
+// query is what a listing is asked for: names and values, without those that are
+// empty.
+func query(pairs ...string) url.Values {
+	q := url.Values{}
+	for i := 0; i+1 < len(pairs); i += 2 {
+		if pairs[i+1] != "" {
+			q.Set(pairs[i], pairs[i+1])
+		}
+	}
+	return q
 }

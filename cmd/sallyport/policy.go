@@ -1,30 +1,232 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"sallyport"
 	"sallyport/internal/app"
+	"sallyport/internal/policy"
 )
 
 func policyCommand() *cobra.Command {
-	c := &cobra.Command{Use: "policy", Short: "Test policies"}
-	c.AddCommand(&cobra.Command{
-		Use: "test", Short: "Run policies/*.test.yaml against the project directory; needs no server", Args: cobra.NoArgs,
+	return group(&cobra.Command{Use: "policy", Short: "Test policies and explain decisions"}, policyTestCommand(), policyExplainCommand())
+}
+
+func policyTestCommand() *cobra.Command {
+	return prints(&cobra.Command{
+		Use: "test", Short: "Run policies/*.test.yaml of the project directory", Args: takes(0, 0),
+		Long: lines("Run the policy tests of the project directory, against its files and the policies of the",
+			"stage that a test names. It needs no server. Exit code 5: a test failed."),
+		Example: examples("sallyport policy test", "sallyport policy test --dir project -o jsonl"),
 		RunE: func(c *cobra.Command, _ []string) error {
-			dir, _ := c.Flags().GetString("dir")
-			passed, failed, err := app.PolicyTests(dir, func(text string) { fmt.Fprintln(c.OutOrStdout(), text) })
+			results, err := app.PolicyTests(dirOf(c))
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(c.OutOrStdout(), "%d passed, %d failed\n", passed, failed)
-			if failed > 0 {
-				return exitError{errors.New("policy tests failed"), 5}
+			failed := 0
+			for _, r := range results {
+				if !r.Passed {
+					failed++
+				}
 			}
-			return nil
+			err = show(c, results, func(p *paper) {
+				if len(results) == 0 {
+					p.line("There are no policy tests.")
+					p.note("Write policies/AGENT.test.yaml; sallyport init --template support shows how.")
+					return
+				}
+				t := columns("RESULT", "TEST", "FILE")
+				for _, r := range results {
+					verdict := "ok"
+					if !r.Passed {
+						verdict = "fail"
+					}
+					t.row(verdict, r.Name, fmt.Sprintf("%s:%d", r.Path, r.Line))
+				}
+				p.table(t)
+				for _, r := range results {
+					if !r.Passed {
+						p.heading("%s:%d: %s", r.Path, r.Line, r.Name)
+						p.text(strings.TrimRight(r.Why, "\n"))
+					}
+				}
+				p.b.WriteByte('\n')
+				p.line("%d passed, %d failed.", len(results)-failed, failed)
+			})
+			if err == nil && failed > 0 {
+				err = failure{errors.New("policy tests failed"), exitFailed}
+			}
+			return err
 		},
 	})
+}
+
+func policyExplainCommand() *cobra.Command {
+	var agent, stage, args, at, integrity, confidentiality, person string
+	h := app.Hypothesis{}
+	c := prints(&cobra.Command{
+		Use: "explain [CALL]", Short: "Say why a call was, or would be, allowed or denied", Args: takes(0, 1),
+		Long: lines("Say which policies decided a call, what each of their conditions read, and what would",
+			"have to be otherwise for a denied call to be allowed. It needs no server, and shows the",
+			"arguments of the call.",
+			"",
+			"With the id of a recorded call: it is decided once more by the policies of then, which",
+			"the store has kept. Without one: a call that nobody made is decided by the policies in",
+			"the files of the project directory. Nothing is sent and nothing is recorded."),
+		Example: examples("sallyport policy explain call_01k...",
+			`sallyport policy explain --agent support --stage production --tool payments/refund --args '{"payment":"pay_1","amount":900,"reason":"late"}'`),
+		RunE: func(c *cobra.Command, words []string) error {
+			if len(words) == 1 {
+				for _, name := range []string{"agent", "stage", "tool", "args", "at", "integrity", "confidentiality", "person", "calls"} {
+					if c.Flags().Changed(name) {
+						return usageError{fmt.Errorf("--%s is for a call that nobody made: name a recorded call or describe one, not both", name)}
+					}
+				}
+				x, err := app.ExplainCall(c.Context(), dirOf(c), sallyport.CallID(words[0]))
+				if err != nil {
+					return err
+				}
+				return show(c, x, func(p *paper) { explanation(p, x) })
+			}
+			h.Agent = sallyport.AgentID(agent)
+			if err := h.Stage.UnmarshalText([]byte(stage)); err != nil {
+				return usageError{fmt.Errorf("--stage: %w", err)}
+			}
+			raw := []byte(args)
+			if path, ok := strings.CutPrefix(args, "@"); ok {
+				var err error
+				if raw, err = os.ReadFile(path); err != nil {
+					return err
+				}
+			}
+			if !json.Valid(raw) || strings.TrimSpace(string(raw))[0] != '{' {
+				return usageError{errors.New("--args: want a JSON object, or @FILE that holds one")}
+			}
+			h.Args = raw
+			if at != "" {
+				var err error
+				if h.At, err = time.Parse(time.RFC3339, at); err != nil {
+					return usageError{fmt.Errorf("--at %q: want a time such as 2026-01-05T10:00:00Z", at)}
+				}
+			}
+			h.Run = policy.RunFacts{Calls: h.Run.Calls, Labels: sallyport.NewLabels(), Person: sallyport.PersonID(person)}
+			if integrity != "" {
+				if err := h.Run.Labels.Integrity.UnmarshalText([]byte(integrity)); err != nil {
+					return usageError{err}
+				}
+			}
+			if confidentiality != "" {
+				if err := h.Run.Labels.Confidentiality.UnmarshalText([]byte(confidentiality)); err != nil {
+					return usageError{err}
+				}
+			}
+			x, err := app.ExplainHypothesis(dirOf(c), h, time.Now())
+			if err != nil {
+				return err
+			}
+			return show(c, x, func(p *paper) { explanation(p, x) })
+		},
+	})
+	f := c.Flags()
+	f.StringVar(&agent, "agent", "", "the `agent` that would make it")
+	f.StringVar(&stage, "stage", "", "the `stage` it would be made in")
+	f.StringVar(&h.Tool, "tool", "", "the `tool` it would be of: UPSTREAM/TOOL, or as the agent calls it")
+	f.StringVar(&args, "args", "{}", "its arguments: a `JSON` object, or @FILE that holds one")
+	f.StringVar(&person, "person", "", "the `person` on whose behalf")
+	f.IntVar(&h.Run.Calls, "calls", 0, "how `many` calls its run would have made before")
+	f.StringVar(&integrity, "integrity", "", "`level` of what the run knows: untrusted, endorsed, user or system")
+	f.StringVar(&confidentiality, "confidentiality", "", "`level` of what the run knows: public, internal, confidential or restricted")
+	f.StringVar(&at, "at", "", "the `time` of the call (default: now)")
+	suggestValues(c, "stage", stageNames()...)
+	recorded := c.RunE
+	described := requires(c, "agent", "stage", "tool").RunE
+	c.RunE = func(c *cobra.Command, words []string) error {
+		if len(words) == 1 {
+			return recorded(c, words)
+		}
+		if !c.Flags().Changed("agent") && !c.Flags().Changed("stage") && !c.Flags().Changed("tool") {
+			return usageError{fmt.Errorf("name a recorded call, or describe one with --agent, --stage and --tool\nusage: %s", c.UseLine())}
+		}
+		return described(c, words)
+	}
 	return c
+}
+
+func explanation(p *paper, x *app.Explained) {
+	tool := x.Tool
+	if x.Kind == sallyport.KindTool {
+		tool = string(x.Upstream) + "/" + x.Tool
+	}
+	verdict := ""
+	if x.Why != nil {
+		verdict = "deny"
+		if x.Why.Decision.Allow {
+			verdict = "allow"
+		}
+	}
+	refused := ""
+	if x.Refusal != nil {
+		refused = string(x.Refusal.Code) + ": " + x.Refusal.Reason
+	}
+	p.fields("decision", verdict, "refused", refused, "call", string(x.Call), "run", string(x.Run), "agent", string(x.Agent), "release", x.Release.Short(),
+		"stage", x.Stage.String(), x.Kind.String(), tool, "arguments", brief(string(x.Args), 400), "at", when(x.At))
+	for _, n := range x.Notes {
+		p.line("Note: %s.", n)
+	}
+	if x.Why == nil {
+		return
+	}
+	if d := x.Why.Decision; len(d.Reasons)+len(d.Errors) > 0 || !d.Allow {
+		p.heading("Because")
+		for _, r := range d.Reasons {
+			p.line("  %s %s%s", r.Effect, r.Policy, prefixed(": ", r.Says))
+		}
+		for _, e := range d.Errors {
+			p.line("  error: %s", e)
+		}
+		if len(d.Reasons)+len(d.Errors) == 0 {
+			p.line("  no policy permits it")
+		}
+	}
+	if len(x.Why.Policies) > 0 {
+		p.heading("Policies whose scope it is in")
+		t := columns("  STATE", "EFFECT", "POLICY", "FILE")
+		for _, v := range x.Why.Policies {
+			t.row("  "+v.State, v.Effect, v.Policy, fmt.Sprintf("%s:%d", v.Path, v.Line))
+		}
+		p.table(t)
+	}
+	if len(x.Why.Change) == 0 {
+		return
+	}
+	p.heading("What would have to change")
+	for _, ch := range x.Why.Change {
+		p.line("  %s", ch.Text)
+		for _, cl := range ch.Clauses {
+			p.line("    %s { %s }", cl.Word, cl.Text)
+			for _, r := range cl.Reads {
+				p.line("      %s is %s", r.Name, r.Value)
+			}
+			if cl.Error != "" {
+				p.line("      %s", cl.Error)
+			}
+		}
+		for line := range strings.Lines(ch.Paste) {
+			p.line("    %s", strings.TrimRight(line, "\n"))
+		}
+	}
+}
+
+func prefixed(prefix, s string) string {
+	if s == "" {
+		return ""
+	}
+	return prefix + s
 }

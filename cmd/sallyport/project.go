@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -18,91 +17,74 @@ import (
 	"sallyport/internal/config"
 )
 
+func dirOf(c *cobra.Command) string {
+	dir, _ := c.Flags().GetString("dir")
+	return dir
+}
+
 func initCommand() *cobra.Command {
 	var template string
-	c := &cobra.Command{
-		Use: "init", Short: "Write a working project directory", Args: cobra.NoArgs,
-		Example: "  sallyport init --template support --dir ./project",
+	c := prints(&cobra.Command{
+		Use: "init", Short: "Write a working project directory", Args: takes(0, 0),
+		Long: lines("Write a project directory that can be served as it is. Nothing is written over.",
+			"",
+			"  minimal   one agent, one upstream with one tool, answered by a world",
+			"  support   a support agent with a CRM, payments and mail, policies and their tests"),
+		Example: examples("sallyport init", "sallyport init --template support --dir project"),
 		RunE: func(c *cobra.Command, _ []string) error {
-			dir, _ := c.Flags().GetString("dir")
+			dir := dirOf(c)
+			if err := among("--template", template, "minimal", "support"); err != nil {
+				return err
+			}
 			files, err := app.Template(template)
 			if err != nil {
-				return usageError{err}
+				return err
 			}
+			var paths []string
 			for _, name := range slices.Sorted(maps.Keys(files)) {
 				path := filepath.Join(dir, filepath.FromSlash(name))
 				if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
-					return sallyport.Refuse(sallyport.Conflict, path+" exists; nothing was written over", "choose an empty directory with --dir")
+					return sallyport.Refuse(sallyport.Conflict, path+" exists; nothing was written", "choose an empty directory with --dir")
 				}
+				paths = append(paths, path)
 			}
-			for _, name := range slices.Sorted(maps.Keys(files)) {
-				path := filepath.Join(dir, filepath.FromSlash(name))
-				if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			for i, name := range slices.Sorted(maps.Keys(files)) {
+				if err := os.MkdirAll(filepath.Dir(paths[i]), 0o755); err != nil {
 					return err
 				}
-				if err := os.WriteFile(path, []byte(files[name]), 0o644); err != nil {
+				if err := os.WriteFile(paths[i], []byte(files[name]), 0o644); err != nil {
 					return err
 				}
-				fmt.Fprintln(c.OutOrStdout(), path)
 			}
-			fmt.Fprintf(c.ErrOrStderr(), "next: sallyport up --dir %s, then in another terminal: sallyport login LINK, sallyport apply\n", dir)
-			return nil
+			defer say(c, "next: sallyport up --dir %s, then in another terminal: sallyport login LINK, sallyport apply", dir)
+			return show(c, paths, func(p *paper) {
+				for _, path := range paths {
+					p.line("%s", path)
+				}
+			})
 		},
-	}
-	c.Flags().StringVar(&template, "template", "minimal", "minimal or support")
+	})
+	c.Flags().StringVar(&template, "template", "minimal", "`which`: minimal or support")
+	suggestValues(c, "template", "minimal", "support")
 	return c
 }
 
 func schemaCommand() *cobra.Command {
-	c := &cobra.Command{Use: "schema", Short: "JSON Schemas of the project's files"}
-	c.AddCommand(&cobra.Command{
-		Use: "print KIND", Short: "Print the JSON Schema of one kind of file", Args: exactly(1), ValidArgs: config.Kinds(),
-		Example: "  sallyport schema print upstream   # kinds: " + strings.Join(config.Kinds(), ", "),
+	return group(&cobra.Command{Use: "schema", Short: "JSON Schemas of the project's files"}, &cobra.Command{
+		Use: "print KIND", Short: "Print the JSON Schema of one kind of file", Args: takes(1, 1), ValidArgs: config.Kinds(),
+		Long: lines("Print the JSON Schema of one kind of file of a project directory, for editors:",
+			strings.Join(config.Kinds(), ", ")+"."),
+		Example: examples("sallyport schema print upstream > upstream.schema.json"),
 		RunE: func(c *cobra.Command, args []string) error {
+			if err := among("kind", args[0], config.Kinds()...); err != nil {
+				return err
+			}
 			raw, err := config.JSONSchema(args[0])
 			if err != nil {
-				return usageError{err}
+				return err
 			}
-			_, err = c.OutOrStdout().Write(append(raw, '\n'))
+			_, err = fmt.Fprintf(c.OutOrStdout(), "%s\n", raw)
 			return err
 		},
 	})
-	return c
-}
-
-func diffCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "diff", Short: "What apply would change, and whether it tightens or loosens", Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			cl, err := newClient(c)
-			if err != nil {
-				return err
-			}
-			var out struct {
-				Digest  sallyport.Digest
-				Changes []struct{ Where, What, From, To, Direction, Why string }
-			}
-			if err := cl.do(c.Context(), "GET", "/v1/diff", nil, &out); err != nil {
-				return err
-			}
-			if len(out.Changes) == 0 {
-				fmt.Fprintln(c.ErrOrStderr(), "nothing would change")
-				return nil
-			}
-			w := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "DIRECTION\tWHERE\tWHAT\tFROM\tTO\tWHY")
-			for _, ch := range out.Changes {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", ch.Direction, ch.Where, ch.What, brief(ch.From), brief(ch.To), ch.Why)
-			}
-			return w.Flush()
-		},
-	}
-}
-
-func brief(s string) string {
-	s = strings.Join(strings.Fields(s), " ")
-	if len(s) > 40 {
-		return s[:37] + "..."
-	}
-	return s
 }

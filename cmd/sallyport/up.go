@@ -15,11 +15,19 @@ func upCommand() *cobra.Command {
 	var listen string
 	var demonstrate, once, verbose bool
 	c := &cobra.Command{
-		Use: "up", Short: "Serve the project in this directory, or the demo", Args: cobra.NoArgs,
-		Example: "  sallyport up --demo\n  sallyport up --dir ./project --listen 127.0.0.1:8484",
+		Use: "up", Short: "Serve the project in this directory, or the demo", Args: takes(0, 0),
+		Long: lines("Serve the project directory: agents connect to /mcp, people and hosts use /v1. It prints a",
+			"one-time link with which you sign in. Files of the project are read again by apply only;",
+			"what has been applied is served, whatever the files say by now.",
+			"",
+			"With --demo it starts a company (CRM, payments, mail) and a scripted support agent, and",
+			"shows calls that succeed and calls that are refused. It writes to .sallyport/ alone.",
+			"",
+			"The signal USR1 halts everything."),
+		Example: examples("sallyport up --demo", "sallyport up --dir project --listen 127.0.0.1:8484"),
 		RunE: func(c *cobra.Command, _ []string) error {
 			out, ctx := c.OutOrStdout(), c.Context()
-			dir, _ := c.Flags().GetString("dir")
+			dir := dirOf(c)
 			level := slog.LevelWarn
 			if verbose {
 				level = slog.LevelDebug
@@ -63,8 +71,8 @@ func upCommand() *cobra.Command {
 			return a.Close()
 		},
 	}
-	c.Flags().StringVar(&listen, "listen", "", "address to listen on (default: that of sallyport.yaml)")
-	c.Flags().BoolVar(&demonstrate, "demo", false, "start the demo company and a scripted agent; everything is written to ./.sallyport/")
+	c.Flags().StringVar(&listen, "listen", "", "`address` to listen on (default: that of sallyport.yaml)")
+	c.Flags().BoolVar(&demonstrate, "demo", false, "start the demo company and a scripted agent")
 	c.Flags().BoolVar(&once, "once", false, "end when the start has been shown")
 	c.Flags().BoolVarP(&verbose, "verbose", "v", false, "log what happens to standard error")
 	return c

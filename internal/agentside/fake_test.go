@@ -38,7 +38,6 @@ type fake struct {
 	tools  *gateway.ToolList
 	failed error // of Tools and Describe
 	caps   string
-	open   map[*gateway.Session]bool
 	closed map[*gateway.Session]int
 }
 

@@ -1,25 +1,36 @@
-// Package api is /v1: what people and hosts do over HTTP. Errors are
-// problem+json (RFC 9457) made from refusals. Control verbs take a person's
-// credential; opening and closing runs takes a host key.
+// Package api is /v1: what people and hosts do over HTTP, and what people look
+// at. Every verb is one route of one table, which registers its handler, checks
+// its input and describes it in the OpenAPI document, so that none of the three
+// can disagree with the others.
+//
+// Errors are problem+json (RFC 9457) made from refusals. Control verbs and
+// listings take a person's credential; opening and closing runs takes a host
+// key. Nothing but the document and the sign-in with a one-time link is
+// anonymous.
 package api
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"sallyport"
+	"sallyport/internal/audit"
 	"sallyport/internal/control"
 )
 
 // Who knows credentials.
 type Who interface {
+	// Person refuses (code not_permitted) a credential that is not a person's.
 	Person(ctx context.Context, credential string) (*sallyport.Person, error)
+	// Key refuses (code unauthenticated) a credential that is not good now.
 	Key(ctx context.Context, credential string) (*control.Key, error)
 }
 
@@ -28,281 +39,282 @@ type Config struct {
 	Who     Who
 	Control *control.Control
 	Past    Past
+	Answers Answers
 	// Propose reads the project directory of the server and says what it would
 	// change.
 	Propose func(ctx context.Context) (*control.Proposal, error)
 	// Diff says what Propose would change, for people.
-	Diff func(ctx context.Context) (any, error)
-	Log  *slog.Logger
+	Diff func(ctx context.Context) (*Diff, error)
+	// Version is that of the program, for the document.
+	Version string
+	Now     func() time.Time
+	Log     *slog.Logger
 }
 
-// Past is what the API shows.
+// server is the API being served.
+type server struct {
+	Config
+	under underWay
+}
+
+// Past is what the API shows. It is wide because it is all that can be looked
+// at. Its listings are newest first and begin below a position, whose zero value
+// (-1 for a sequence) means the newest.
 type Past interface {
 	Decided(ctx context.Context) (*control.Decided, error)
 	Unknowns(ctx context.Context) ([]control.Unknown, error)
-	Keys(ctx context.Context) ([]control.Key, error)
 	Size() int64
+	// Run refuses (code no_run) a run that does not exist.
+	Run(ctx context.Context, id sallyport.RunID) (*sallyport.Run, error)
+	ListRuns(ctx context.Context, f control.RunFilter, below sallyport.RunID, limit int) ([]sallyport.Run, error)
+	// Call returns a call with its records, or a refusal with code not_found. If
+	// may is not nil, payloads are opened; it is asked for the call's stage first.
+	Call(ctx context.Context, id sallyport.CallID, may func(sallyport.Stage) error) (*control.Call, []control.Line, error)
+	// ListCalls and ListRecords also return where to continue, -1 at the end. A
+	// page may be short, or empty, before the end.
+	ListCalls(ctx context.Context, f control.RecordFilter, below int64, limit int) ([]control.Call, int64, error)
+	ListRecords(ctx context.Context, kind audit.Kind, f control.RecordFilter, below int64, limit int) ([]control.Line, int64, error)
+	// Applied refuses (code no_release) a release that was not applied.
+	Applied(ctx context.Context, id sallyport.ReleaseID) (*control.Registered, error)
+	ListReleases(ctx context.Context, agent sallyport.AgentID, at time.Time, digest sallyport.ReleaseID, limit int) ([]control.Registered, error)
+	ListKeys(ctx context.Context, agent sallyport.AgentID, kind sallyport.KeyKind, made time.Time, id sallyport.KeyID, limit int) ([]control.Key, error)
 }
-
-const maxBody = 1 << 20
 
 // Handler serves /v1.
-func Handler(c Config) http.Handler {
+func Handler(config Config) http.Handler {
+	c := &server{Config: config, under: underWay{places: map[string]bool{}}}
 	mux := http.NewServeMux()
-	person := func(pattern string, do func(r *http.Request, by *sallyport.Person) (any, error)) {
-		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-			by, err := c.Who.Person(r.Context(), bearer(r))
-			if err != nil {
-				c.fail(w, err)
+	table := c.routes()
+	methods := map[string][]string{}
+	for i := range table {
+		r := &table[i]
+		r.prepare()
+		mux.HandleFunc(r.method+" "+r.path, func(w http.ResponseWriter, q *http.Request) { c.serve(w, q, r) })
+		methods[r.path] = append(methods[r.path], r.method)
+	}
+	document := c.document(table)
+	mux.HandleFunc("GET "+documentPath, func(w http.ResponseWriter, _ *http.Request) { send(w, http.StatusOK, document) })
+	methods[documentPath] = []string{http.MethodGet}
+	// What no route takes.
+	for path, known := range methods {
+		if slices.Contains(known, http.MethodGet) {
+			known = append(known, http.MethodHead)
+		}
+		known = append(known, http.MethodOptions)
+		slices.Sort(known)
+		allow := strings.Join(known, ", ")
+		mux.HandleFunc(path, func(w http.ResponseWriter, q *http.Request) {
+			w.Header().Set("Allow", allow)
+			if q.Method == http.MethodOptions {
+				w.WriteHeader(http.StatusNoContent)
 				return
 			}
-			c.answer(w, r, func() (any, error) { return do(r, by) })
+			c.fail(w, &refused{http.StatusMethodNotAllowed, sallyport.Refuse(sallyport.BadRequest, q.URL.Path+" is not asked with "+q.Method, "use "+allow)})
 		})
 	}
-	host := func(pattern string, do func(r *http.Request, key *control.Key) (any, error)) {
-		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-			key, err := c.Who.Key(r.Context(), bearer(r))
-			if err != nil {
-				c.fail(w, err)
-				return
-			}
-			c.answer(w, r, func() (any, error) { return do(r, key) })
-		})
-	}
-	person("GET /v1/status", func(r *http.Request, _ *sallyport.Person) (any, error) {
-		decided, err := c.Past.Decided(r.Context())
-		if err != nil {
-			return nil, err
-		}
-		unknowns, err := c.Past.Unknowns(r.Context())
-		return Status{Pointers: decided.Pointers, Halts: decided.Halts, Unknown: unknowns, Latest: decided.Latest, Records: c.Past.Size()}, err
+	mux.HandleFunc("/v1/", func(w http.ResponseWriter, q *http.Request) {
+		c.fail(w, sallyport.Refuse(sallyport.NotFound, "there is no "+q.Method+" "+q.URL.Path, documentPath+" lists what there is"))
 	})
-	person("GET /v1/diff", func(r *http.Request, _ *sallyport.Person) (any, error) { return c.Diff(r.Context()) })
-	person("GET /v1/keys", func(r *http.Request, _ *sallyport.Person) (any, error) { return c.Past.Keys(r.Context()) })
-	person("POST /v1/keys", func(r *http.Request, by *sallyport.Person) (any, error) {
-		var in KeyRequest
-		if err := read(r, &in); err != nil {
-			return nil, err
-		}
-		switch in.Kind {
-		case sallyport.KeyHost:
-			return c.Control.MakeHostKey(r.Context(), by, in.Agent, in.Stage, in.Days, in.Note)
-		case sallyport.KeyAgent:
-			return c.Control.MakeAgentKey(r.Context(), by, in.Agent, in.Release, in.Stage, in.Days, in.Note)
-		default:
-			return nil, sallyport.Refuse(sallyport.BadRequest, "keys of kind "+in.Kind.String()+" are not made here", "host or agent")
-		}
-	})
-	person("POST /v1/keys/{id}/revoke", func(r *http.Request, by *sallyport.Person) (any, error) {
-		var in struct {
-			Reason string `json:"reason"`
-		}
-		if err := read(r, &in); err != nil {
-			return nil, err
-		}
-		return struct{}{}, c.Control.RevokeKey(r.Context(), by, sallyport.KeyID(r.PathValue("id")), in.Reason)
-	})
-	person("POST /v1/persons", func(r *http.Request, by *sallyport.Person) (any, error) {
-		var in sallyport.Person
-		if err := read(r, &in); err != nil {
-			return nil, err
-		}
-		if err := c.Control.PutPerson(r.Context(), by, in); err != nil {
-			return nil, err
-		}
-		link, err := c.Control.MakeLink(r.Context(), in.ID)
-		return map[string]string{"link": link}, err
-	})
-	person("POST /v1/apply", func(r *http.Request, by *sallyport.Person) (any, error) {
-		var in ApplyRequest
-		if err := read(r, &in); err != nil {
-			return nil, err
-		}
-		p, err := c.Propose(r.Context())
-		if err != nil {
-			return nil, err
-		}
-		return c.Control.Apply(r.Context(), by, p, in.Digest, in.Reason)
-	})
-	person("POST /v1/promote", func(r *http.Request, by *sallyport.Person) (any, error) {
-		var in PromoteRequest
-		if err := read(r, &in); err != nil {
-			return nil, err
-		}
-		return c.Control.Promote(r.Context(), by, in.Agent, in.Release, in.Stage, in.Reason)
-	})
-	person("POST /v1/halt", func(r *http.Request, by *sallyport.Person) (any, error) {
-		var in HaltRequest
-		if err := read(r, &in); err != nil {
-			return nil, err
-		}
-		return c.Control.Halt(r.Context(), by, in.Scope, in.Subject, in.Reason)
-	})
-	person("POST /v1/resume", func(r *http.Request, by *sallyport.Person) (any, error) {
-		var in HaltRequest
-		if err := read(r, &in); err != nil {
-			return nil, err
-		}
-		return struct{}{}, c.Control.Resume(r.Context(), by, in.Scope, in.Subject, in.Reason)
-	})
-	person("POST /v1/settle", func(r *http.Request, by *sallyport.Person) (any, error) {
-		var in SettleRequest
-		if err := read(r, &in); err != nil {
-			return nil, err
-		}
-		unknowns, err := c.Past.Unknowns(r.Context())
-		if err != nil {
-			return nil, err
-		}
-		for _, u := range unknowns {
-			if u.Call == in.Call {
-				return struct{}{}, c.Control.Settle(r.Context(), by, u, in.As, in.Reason)
-			}
-		}
-		return nil, sallyport.Refuse(sallyport.NotFound, "no unknown outcome of "+string(in.Call)+" is waiting to be settled", "sallyport status lists them")
-	})
-	host("POST /v1/runs", func(r *http.Request, key *control.Key) (any, error) {
-		var in RunRequest
-		if err := read(r, &in); err != nil {
-			return nil, err
-		}
-		return c.Control.OpenRun(r.Context(), key, in.Stage, in.Envelope)
-	})
-	host("POST /v1/runs/{id}/close", func(r *http.Request, key *control.Key) (any, error) {
-		var in sallyport.RunClose
-		if err := read(r, &in); err != nil {
-			return nil, err
-		}
-		return struct{}{}, c.Control.CloseRun(r.Context(), key, sallyport.RunID(r.PathValue("id")), in)
-	})
-	// A link proves its person; it is in the body so that no log holds it.
-	mux.HandleFunc("POST /v1/login", func(w http.ResponseWriter, r *http.Request) {
-		c.answer(w, r, func() (any, error) {
-			var in struct {
-				Link string `json:"link"`
-				Note string `json:"note"`
-			}
-			if err := read(r, &in); err != nil {
-				return nil, err
-			}
-			return c.Control.SignIn(r.Context(), in.Link, in.Note)
-		})
-	})
-	mux.HandleFunc("/v1/", func(w http.ResponseWriter, r *http.Request) {
-		c.fail(w, sallyport.Refuse(sallyport.NotFound, "there is no "+r.Method+" "+r.URL.Path, ""))
-	})
-	return http.NewCrossOriginProtection().Handler(mux)
+	origins := http.NewCrossOriginProtection()
+	origins.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		c.fail(w, sallyport.Refuse(sallyport.NotPermitted, "the request was made by a page of another origin", "send it from a program, or from a page of this installation"))
+	}))
+	return origins.Handler(mux)
 }
 
-type (
-	// Status is what status shows.
-	Status struct {
-		Pointers []control.Pointer                         `json:"pointers"`
-		Halts    []sallyport.Halt                          `json:"halts"`
-		Unknown  []control.Unknown                         `json:"unknown"`
-		Latest   map[sallyport.AgentID]sallyport.ReleaseID `json:"latest"`
-		Records  int64                                     `json:"records"`
+// serve takes one request along: who asks, what is asked, the verb, the answer.
+func (c *server) serve(w http.ResponseWriter, q *http.Request, r *route) {
+	in := request{Context: q.Context(), path: q.PathValue}
+	credential, err := bearer(q)
+	switch {
+	case err != nil:
+	case r.caller == persons:
+		if in.person, err = c.Who.Person(in.Context, credential); err == nil {
+			err = control.Look(in.person) // verbs ask for more
+		}
+		if err == nil {
+			in.key, err = c.Who.Key(in.Context, credential)
+		}
+	case r.caller == hosts:
+		if in.key, err = c.Who.Key(in.Context, credential); err == nil && in.key.Kind != sallyport.KeyHost {
+			err = sallyport.Refuse(sallyport.NotPermitted, "this is for the host of an agent; the credential is a "+in.key.Kind.String()+" key", "use a host key: sallyport keys host AGENT")
+		}
 	}
-	// KeyRequest asks for a host or agent key.
-	KeyRequest struct {
-		Kind    sallyport.KeyKind   `json:"kind"`
-		Agent   sallyport.AgentID   `json:"agent"`
-		Release sallyport.ReleaseID `json:"release,omitempty"`
-		Stage   sallyport.Stage     `json:"stage"` // the highest it may reach
-		Days    int                 `json:"days"`
-		Note    string              `json:"note,omitempty"`
+	var body []byte
+	if err == nil {
+		in.query, err = r.readQuery(q)
 	}
-	// ApplyRequest applies the server's project directory.
-	ApplyRequest struct {
-		Digest sallyport.Digest `json:"digest,omitempty"`
-		Reason string           `json:"reason,omitempty"`
+	if err == nil {
+		in.body, body, err = r.readBody(w, q)
 	}
-	// PromoteRequest moves a stage pointer.
-	PromoteRequest struct {
-		Agent   sallyport.AgentID   `json:"agent"`
-		Release sallyport.ReleaseID `json:"release,omitempty"`
-		Stage   sallyport.Stage     `json:"stage"`
-		Reason  string              `json:"reason"`
-	}
-	// HaltRequest pulls or releases the kill switch.
-	HaltRequest struct {
-		Scope   sallyport.HaltScope `json:"scope"`
-		Subject string              `json:"subject,omitempty"`
-		Reason  string              `json:"reason"`
-	}
-	// SettleRequest settles an unknown outcome.
-	SettleRequest struct {
-		Call   sallyport.CallID `json:"call"`
-		As     string           `json:"as"`
-		Reason string           `json:"reason"`
-	}
-	// RunRequest opens a run.
-	RunRequest struct {
-		Stage sallyport.Stage `json:"stage,omitempty"`
-		sallyport.Envelope
-	}
-)
-
-func bearer(r *http.Request) string {
-	scheme, credential, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	if !strings.EqualFold(scheme, "Bearer") {
-		return ""
-	}
-	return credential
-}
-
-func read(r *http.Request, into any) error {
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
-	if err != nil {
-		return sallyport.Refuse(sallyport.BadRequest, "the request body could not be read", "")
-	}
-	if len(body) > maxBody {
-		return sallyport.Refuse(sallyport.BadRequest, "the request body is longer than 1 MiB", "")
-	}
-	d := json.NewDecoder(strings.NewReader(string(body)))
-	d.DisallowUnknownFields()
-	if err := d.Decode(into); err != nil {
-		return sallyport.Refuse(sallyport.BadRequest, "the request body: "+err.Error(), "send one JSON object with the documented members")
-	}
-	return nil
-}
-
-func (c Config) answer(w http.ResponseWriter, _ *http.Request, do func() (any, error)) {
-	out, err := do()
 	if err != nil {
 		c.fail(w, err)
 		return
 	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	if err := json.NewEncoder(w).Encode(out); err != nil {
-		c.Log.Debug("an answer was not taken", "err", err)
+	if name := q.Header.Values(idempotencyHeader); len(name) > 0 && r.kept {
+		c.once(w, q, r, &in, credential, name, body)
+		return
 	}
+	status, answer := c.do(r, &in)
+	send(w, status, answer)
 }
 
-// statuses of refusals; any other code is a conflict with the state of things.
-var statuses = map[sallyport.Code]int{
-	sallyport.Unauthenticated: http.StatusUnauthorized,
-	sallyport.NotPermitted:    http.StatusForbidden,
-	sallyport.NotFound:        http.StatusNotFound,
-	sallyport.NoRun:           http.StatusNotFound,
-	sallyport.BadRequest:      http.StatusBadRequest,
-	sallyport.BadConfig:       http.StatusUnprocessableEntity,
-	sallyport.NotReady:        http.StatusServiceUnavailable,
+// do carries out the verb and returns its answer: JSON, or a problem if the
+// status says so.
+func (c *server) do(r *route, in *request) (int, []byte) {
+	out, err := r.do(in)
+	if err != nil {
+		return c.problem(err)
+	}
+	answer, err := encode(out)
+	if err != nil {
+		return c.problem(err)
+	}
+	return http.StatusOK, answer
 }
 
-func (c Config) fail(w http.ResponseWriter, err error) {
+// encode writes JSON as it is: records keep the bytes their leaves are made of.
+func encode(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return b.Bytes(), err
+}
+
+// bearer is the credential of a request (RFC 6750, section 2.1), empty if there
+// is none.
+func bearer(q *http.Request) (string, error) {
+	values := q.Header.Values("Authorization")
+	if len(values) == 0 {
+		return "", nil
+	}
+	scheme, credential, _ := strings.Cut(values[0], " ")
+	if len(values) > 1 || !strings.EqualFold(scheme, "Bearer") {
+		return "", sallyport.Refuse(sallyport.Unauthenticated, "the Authorization header is not one bearer credential", "send Authorization: Bearer sp_...")
+	}
+	return strings.TrimLeft(credential, " "), nil
+}
+
+// Problem is an error as the API gives it (RFC 9457).
+type Problem struct {
+	// Type leads to the code's paragraph in doc/refusals.md.
+	Type string `json:"type"`
+	// Title is of the code and Detail of this one case.
+	Title  string         `json:"title"`
+	Status int            `json:"status"`
+	Detail string         `json:"detail"`
+	Code   sallyport.Code `json:"code"`
+	// Hint says what to do.
+	Hint string `json:"hint,omitempty"`
+	// Pointer leads to what is wrong in the request's body (RFC 6901).
+	Pointer string `json:"pointer,omitempty"`
+	// More is for machines: limits, policies that decided.
+	More map[string]any `json:"more,omitempty"`
+}
+
+const typePage = "/doc/refusals.md#"
+
+// refused is a refusal whose status is not that of its code.
+type refused struct {
+	status int
+	*sallyport.Refusal
+}
+
+func (r *refused) Unwrap() error { return r.Refusal }
+
+// misplaced is a refusal of one place in the body.
+type misplaced struct {
+	pointer string
+	*sallyport.Refusal
+}
+
+func (m *misplaced) Unwrap() error { return m.Refusal }
+
+// meanings are the statuses and titles of the codes. A test holds it complete.
+var meanings = map[sallyport.Code]struct {
+	status int
+	title  string
+}{
+	sallyport.Unauthenticated:     {http.StatusUnauthorized, "No good credential"},
+	sallyport.NotPermitted:        {http.StatusForbidden, "Not permitted"},
+	sallyport.NotFound:            {http.StatusNotFound, "Not found"},
+	sallyport.Conflict:            {http.StatusConflict, "In conflict with the state of things"},
+	sallyport.BadRequest:          {http.StatusBadRequest, "Not a request that can be understood"},
+	sallyport.BadConfig:           {http.StatusUnprocessableEntity, "The project directory has mistakes"},
+	sallyport.NoRelease:           {http.StatusConflict, "No such release, or none that may run there"},
+	sallyport.NoRun:               {http.StatusNotFound, "No such run, or it has ended"},
+	sallyport.UnknownTool:         {http.StatusNotFound, "Not a tool of the release"},
+	sallyport.Halted:              {http.StatusConflict, "Stopped by an operator"},
+	sallyport.InvalidArguments:    {http.StatusUnprocessableEntity, "Arguments that do not fit the tool"},
+	sallyport.Denied:              {http.StatusForbidden, "Denied by policy"},
+	sallyport.PolicyError:         {http.StatusForbidden, "A policy could not be evaluated"},
+	sallyport.OverBudget:          {http.StatusTooManyRequests, "The run's budget is used up"},
+	sallyport.TooBusy:             {http.StatusTooManyRequests, "Too many calls at one time"},
+	sallyport.ApprovalRequired:    {http.StatusConflict, "A person has to approve it first"},
+	sallyport.UpstreamUnavailable: {http.StatusBadGateway, "The upstream cannot be reached"},
+	sallyport.UpstreamProtocol:    {http.StatusBadGateway, "The upstream broke the protocol"},
+	sallyport.DeadlineExceeded:    {http.StatusGatewayTimeout, "The upstream did not answer in time"},
+	sallyport.RecordFailed:        {http.StatusInternalServerError, "It could not be recorded"},
+	sallyport.ResultTooLarge:      {http.StatusBadGateway, "The result is too large"},
+	sallyport.BindingOff:          {http.StatusConflict, "The tool is switched off"},
+	sallyport.WorldGap:            {http.StatusConflict, "The simulated world has no answer"},
+	sallyport.EraMismatch:         {http.StatusConflict, "Client and upstream speak different eras"},
+	sallyport.StageWall:           {http.StatusForbidden, "It belongs to another stage"},
+	sallyport.OutcomeUnknown:      {http.StatusConflict, "Nobody knows whether it happened"},
+	sallyport.NotReady:            {http.StatusServiceUnavailable, "Not ready to serve"},
+	sallyport.Cancelled:           {http.StatusConflict, "Cancelled"},
+	sallyport.Internal500:         {http.StatusInternalServerError, "A fault of Sallyport itself"},
+}
+
+// problem is what an error says to whoever asked. Faults are logged, and say
+// nothing of the insides of the program.
+func (c *server) problem(err error) (int, []byte) {
 	var r *sallyport.Refusal
-	status := http.StatusConflict
 	if !errors.As(err, &r) {
 		c.Log.Error("a request could not be served", "err", err)
-		r, status = sallyport.Refuse(sallyport.Internal500, "Sallyport met a fault of its own", "look at its log"), http.StatusInternalServerError
-	} else if s, ok := statuses[r.Code]; ok {
-		status = s
+		r = sallyport.Refuse(sallyport.Internal500, "Sallyport met a fault of its own", "it may have happened all the same: look at status, and have an operator look at the log")
 	}
-	body, _ := json.Marshal(map[string]any{"type": "about:blank", "title": r.Reason, "status": status, "code": r.Code, "detail": r.Hint})
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	meaning, ok := meanings[r.Code]
+	if !ok {
+		meaning.status, meaning.title = http.StatusConflict, "Refused"
+	}
+	p := Problem{Type: typePage + string(r.Code), Title: meaning.title, Status: meaning.status, Detail: r.Reason, Code: r.Code, Hint: r.Hint, More: r.Detail}
+	var other *refused
+	if errors.As(err, &other) {
+		p.Status = other.status
+	}
+	var place *misplaced
+	if errors.As(err, &place) {
+		p.Pointer = place.pointer
+	}
+	body, err := encode(p)
+	if err != nil { // nothing but More can be at fault
+		c.Log.Error("a refusal could not be written", "code", r.Code, "err", err)
+		p.More = nil
+		body, _ = encode(p)
+	}
+	return p.Status, body
+}
+
+func (c *server) fail(w http.ResponseWriter, err error) {
+	status, body := c.problem(err)
+	send(w, status, body)
+}
+
+// send writes an answer. The client may have gone: that is nobody's fault.
+func send(w http.ResponseWriter, status int, body []byte) {
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	if status >= 400 {
+		h.Set("Content-Type", "application/problem+json")
+	}
+	if status == http.StatusUnauthorized {
+		h.Set("WWW-Authenticate", `Bearer realm="sallyport"`)
+	}
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
 	_, _ = w.Write(body)
 }

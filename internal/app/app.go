@@ -77,10 +77,11 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 			err = errors.Join(err, a.Close())
 		}
 	}()
-	project, problems := config.Load(os.DirFS(o.Dir))
-	if project == nil {
+	server, problems := config.LoadServer(os.DirFS(o.Dir))
+	if len(problems) > 0 {
 		return nil, problems
 	}
+	project := &config.Project{Server: server}
 	a.Project = project
 	if a.Ring, err = auth.OpenRing(a.path(project.Server.Keys)); err != nil {
 		return nil, err
@@ -178,7 +179,9 @@ func (a *App) serve(s config.Server) error {
 	})
 	mux := http.NewServeMux()
 	mux.Handle("/mcp", a.agents)
-	mux.Handle("/v1/", a.hosts(s.AllowedHosts, api.Handler(api.Config{Who: a.Auth, Control: a.Control, Past: a.Store, Propose: a.Propose, Diff: a.diff, Log: a.Log})))
+	mux.Handle("/v1/", a.hosts(s.AllowedHosts, api.Handler(api.Config{
+		Who: a.Auth, Control: a.Control, Past: a.Store, Answers: a.Store, Propose: a.Propose, Diff: a.diff, Version: Version, Now: time.Now, Log: a.Log,
+	})))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		if refusal := a.ready(); refusal != nil {
@@ -261,6 +264,9 @@ func (a *App) watch() {
 				if _, err := a.Store.Sweep(ctx); err != nil && ctx.Err() == nil {
 					a.Log.Error("ending idle runs", "err", err)
 				}
+				if err := a.Store.SweepAnswers(ctx); err != nil && ctx.Err() == nil {
+					a.Log.Error("forgetting answers of requests made a day ago", "err", err)
+				}
 			}
 		}
 	}()
@@ -324,6 +330,9 @@ func (a *App) Plan(ctx context.Context, release sallyport.ReleaseID, stage sally
 	if err != nil {
 		return nil, err
 	}
+	if err := errors.Join(unaltered(r, release), unaltered(c, digest)); err != nil {
+		return nil, err
+	}
 	if c.Stage != stage {
 		return nil, sallyport.Refuse(sallyport.StageWall, "the configuration is of another stage", "ask an operator to look at it")
 	}
@@ -333,6 +342,20 @@ func (a *App) Plan(ctx context.Context, release sallyport.ReleaseID, stage sally
 	}
 	a.plans.Store(k, p)
 	return p, nil
+}
+
+// unaltered refuses a version that is not the one its digest names: somebody has
+// written to the store past this program.
+func unaltered[T sallyport.Release | sallyport.StageConfig](v *T, id sallyport.Digest) error {
+	sum, err := config.Digest(v)
+	if err != nil {
+		return err
+	}
+	if sum != id {
+		return sallyport.Refuse(sallyport.NotReady, "what was registered has been altered in the store, so nothing is done with it",
+			"an operator has to look: audit verify says what else was altered")
+	}
+	return nil
 }
 
 // Refresh reads back what has been decided; calls are judged by it from now on.
@@ -360,6 +383,9 @@ func (a *App) Propose(ctx context.Context) (*control.Proposal, error) {
 	if len(problems) > 0 {
 		return nil, sallyport.Refuse(sallyport.BadConfig, problems.Error(), "correct the files and apply again")
 	}
+	if err := a.pinsHold(ctx, p); err != nil {
+		return nil, err
+	}
 	changes, err := a.changes(ctx, p)
 	if err != nil {
 		return nil, err
@@ -374,10 +400,43 @@ func (a *App) Propose(ctx context.Context) (*control.Proposal, error) {
 	return out, nil
 }
 
+// pinsHold refuses a project that repoints an upstream whose pins do not say that
+// a person has pinned it where it is reached now.
+func (a *App) pinsHold(ctx context.Context, p *config.Project) error {
+	d, err := a.Store.Decided(ctx)
+	if err != nil {
+		return err
+	}
+	for _, stage := range sallyport.Stages {
+		var was sallyport.StageConfig
+		if id := d.Configs[stage]; id != "" {
+			c, err := a.Store.StageConfig(ctx, id)
+			if err != nil {
+				return err
+			}
+			was = *c
+		}
+		for id, u := range p.Stages[stage].Upstreams {
+			before, pinned := was.Upstreams[id], p.Pinned[id][stage]
+			moved := !before.Transport.None() && before.Identity != u.Identity
+			if u.Transport.None() || pinned == u.Identity || pinned == "" && !moved {
+				continue
+			}
+			return sallyport.Refuse(sallyport.BadConfig,
+				fmt.Sprintf("upstream %s has lost its pins in %s: it is reached in another way than when it was pinned", id, stage),
+				fmt.Sprintf("look at what it offers there and pin it again: sallyport upstream pin %s --stage %s", id, stage))
+		}
+	}
+	return nil
+}
+
 // diff is Diff as the API shows it.
-func (a *App) diff(ctx context.Context) (any, error) {
+func (a *App) diff(ctx context.Context) (*api.Diff, error) {
 	changes, digest, err := a.Diff(ctx)
-	return map[string]any{"digest": digest, "changes": changes}, err
+	if changes == nil {
+		changes = []config.Change{} // never null
+	}
+	return &api.Diff{Digest: digest, Changes: changes}, err
 }
 
 // Diff says what apply would change.
@@ -417,47 +476,6 @@ func (a *App) changes(ctx context.Context, p *config.Project) ([]config.Change, 
 	return config.Diff(&from, &to), nil
 }
 
-// secretsOf resolves references that the current configuration of one stage
-// makes, and no others.
-func (a *App) secretsOf(stage sallyport.Stage) func(string) (string, error) {
-	return func(ref string) (string, error) {
-		c, err := a.Store.StageConfig(context.Background(), a.Gateway.State().Configs[stage])
-		if err != nil {
-			return "", err
-		}
-		if !refersTo(c, ref) {
-			return "", sallyport.Refuse(sallyport.StageWall, "no upstream of this stage refers to that secret", "")
-		}
-		root, err := os.OpenRoot(a.Dir)
-		if err != nil {
-			return "", err
-		}
-		defer root.Close()
-		return a.Project.Server.Secrets.Resolve(ref, os.LookupEnv, func(name string) ([]byte, error) {
-			if filepath.IsAbs(name) {
-				return os.ReadFile(name)
-			}
-			return root.ReadFile(name)
-		})
-	}
-}
-
-func refersTo(c *sallyport.StageConfig, ref string) bool {
-	for _, u := range c.Upstreams {
-		if u.Transport.Credential == ref {
-			return true
-		}
-		for _, values := range []map[string]string{u.Transport.Env, u.Transport.Headers} {
-			for _, v := range values {
-				if v == ref {
-					return true
-				}
-			}
-		}
-	}
-	return false
-}
-
 // Founder makes sure that somebody can sign in, and returns a one-time link.
 func (a *App) Founder(ctx context.Context, name string) (string, error) {
 	people, err := a.Store.Persons(ctx)
@@ -492,7 +510,10 @@ func (l live) Check(r *sallyport.Release, c *sallyport.StageConfig) error {
 	}
 	return nil
 }
-func (l live) Ended(id sallyport.RunID) { l.a.Store.Forget(id) }
+func (l live) Ended(id sallyport.RunID) {
+	l.a.Store.Forget(id)
+	l.a.Auth.Ended(id)
+}
 
 // spare is the file of halts that the store has not taken.
 type spare struct{ path string }
@@ -523,8 +544,8 @@ func (s spare) Kept() ([]sallyport.Halt, error) {
 	if err != nil {
 		return nil, err
 	}
-	var halts []sallyport.Halt
-	if err := json.Unmarshal(raw, &halts); err != nil {
+	halts, err := parseHalts(raw)
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.path, err)
 	}
 	return halts, nil
@@ -533,12 +554,13 @@ func (s spare) Kept() ([]sallyport.Halt, error) {
 // HaltFile writes a halt where a running installation of the project finds it,
 // or the next one to start: it needs neither the server nor the store.
 func HaltFile(dir string, h sallyport.Halt) error {
-	project, problems := config.Load(os.DirFS(dir))
-	if project == nil {
+	// Whatever is wrong elsewhere in the project must not keep anybody from halting.
+	server, problems := config.LoadServer(os.DirFS(dir))
+	if len(problems) > 0 {
 		return problems
 	}
 	a := &App{Options: Options{Dir: dir}}
-	s := spare{filepath.Join(filepath.Dir(a.path(project.Server.Keys)), "halts.json")}
+	s := spare{filepath.Join(filepath.Dir(a.path(server.Keys)), "halts.json")}
 	if err := os.MkdirAll(filepath.Dir(s.path), 0o700); err != nil {
 		return err
 	}
@@ -562,19 +584,19 @@ func VerifyExport(path string, o audit.VerifyOptions) (*audit.Report, error) {
 // OpenLog opens the store of a project directory to read its log; the server may
 // be running.
 func OpenLog(ctx context.Context, dir string, log *slog.Logger) (*store.Store, *auth.Ring, error) {
-	project, problems := config.Load(os.DirFS(dir))
-	if project == nil {
+	server, problems := config.LoadServer(os.DirFS(dir))
+	if len(problems) > 0 {
 		return nil, nil, problems
 	}
 	a := &App{Options: Options{Dir: dir}}
-	if _, err := os.Stat(a.path(project.Server.Store)); err != nil {
-		return nil, nil, sallyport.Refuse(sallyport.NotFound, "there is no store at "+a.path(project.Server.Store), "name the project directory with --dir, or start it once: sallyport up")
+	if _, err := os.Stat(a.path(server.Store)); err != nil {
+		return nil, nil, sallyport.Refuse(sallyport.NotFound, "there is no store at "+a.path(server.Store), "name the project directory with --dir, or start it once: sallyport up")
 	}
-	ring, err := auth.OpenRing(a.path(project.Server.Keys))
+	ring, err := auth.OpenRing(a.path(server.Keys))
 	if err != nil {
 		return nil, nil, err
 	}
-	s, err := store.OpenReader(ctx, store.Config{Path: a.path(project.Server.Store), Origin: ring.Origin, Signer: ring.Signer,
+	s, err := store.OpenReader(ctx, store.Config{Path: a.path(server.Store), Origin: ring.Origin, Signer: ring.Signer,
 		SealingKey: ring.Sealing, PseudonymKey: ring.Pseudonyms, Now: time.Now, Log: log})
 	return s, ring, err
 }

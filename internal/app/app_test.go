@@ -1,22 +1,15 @@
 package app
 
 import (
-	"bufio"
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -25,18 +18,6 @@ import (
 	"sallyport/internal/audit"
 	"sallyport/internal/wire"
 )
-
-// TestMain lets the test binary be the server that the crash test kills.
-func TestMain(m *testing.M) {
-	if dir := os.Getenv("SALLYPORT_TEST_SERVE"); dir != "" {
-		if err := serveForCrash(dir); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
-	os.Exit(m.Run())
-}
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
@@ -70,14 +51,9 @@ func (d *Demo) run(t *testing.T, stage sallyport.Stage) string {
 // call makes one tools/call in the stateless era and returns the result's raw
 // bytes.
 func call(url, token, tool, args string) (*wire.Message, error) {
-	body := fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":%q,"arguments":%s,"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"t","version":"1"},"io.modelcontextprotocol/clientCapabilities":{}}}}`, tool, args)
-	req, err := http.NewRequest("POST", url+"/mcp", strings.NewReader(body))
+	req, err := callRequest(url, token, tool, args)
 	if err != nil {
 		return nil, err
-	}
-	for k, v := range map[string]string{"Authorization": "Bearer " + token, "Content-Type": "application/json", "Accept": "application/json, text/event-stream",
-		"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call", "Mcp-Name": tool} {
-		req.Header.Set(k, v)
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
@@ -93,6 +69,19 @@ func call(url, token, tool, args string) (*wire.Message, error) {
 		return nil, fmt.Errorf("%s: %s: %w", resp.Status, raw, err)
 	}
 	return &m, nil
+}
+
+func callRequest(url, token, tool, args string) (*http.Request, error) {
+	body := fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":%q,"arguments":%s,"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"t","version":"1"},"io.modelcontextprotocol/clientCapabilities":{}}}}`, tool, args)
+	req, err := http.NewRequest("POST", url+"/mcp", strings.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	for k, v := range map[string]string{"Authorization": "Bearer " + token, "Content-Type": "application/json", "Accept": "application/json, text/event-stream",
+		"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call", "Mcp-Name": tool} {
+		req.Header.Set(k, v)
+	}
+	return req, nil
 }
 
 func TestFrontStyle(t *testing.T) {
@@ -132,56 +121,6 @@ func verify(t *testing.T, d *Demo) *audit.Report {
 		t.Fatalf("the log does not verify:\n%s", &text)
 	}
 	return report
-}
-
-// TestSandboxCannotCross lets an agent whose run is in the sandbox try every
-// name it can give to get at production.
-func TestSandboxCannotCross(t *testing.T) {
-	d := startDemo(t)
-	token := d.run(t, sallyport.Sandbox)
-	arrived := func() int {
-		n := 0
-		for _, name := range []string{"crm", "payments", "mail"} {
-			n += len(d.Company.Calls(name))
-		}
-		return n
-	}
-	before := arrived()
-	body := `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"find_customer","stage":"production","arguments":{"email":"ada@example.com"},"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"t","version":"1"},"io.modelcontextprotocol/clientCapabilities":{},"sallyport/stage":"production","stage":"production"}}}`
-	req, _ := http.NewRequest("POST", d.App.URL+"/mcp", strings.NewReader(body))
-	for k, v := range map[string]string{"Authorization": "Bearer " + token, "Content-Type": "application/json", "Accept": "application/json, text/event-stream",
-		"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call", "Mcp-Name": "find_customer",
-		"X-Stage": "production", "Sallyport-Stage": "production", "X-Forwarded-Host": "production", "X-Original-URL": "/production"} {
-		req.Header.Set(k, v)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw, _ := io.ReadAll(resp.Body)
-	resp.Body.Close()
-	if resp.StatusCode != http.StatusOK || strings.Contains(string(raw), "cus_0001") {
-		t.Fatalf("%s %s", resp.Status, raw)
-	}
-	for _, name := range []string{"crm/find_customer", "crm__find_customer", "production/find_customer", "../find_customer", "find_customer@production"} {
-		m, err := call(d.App.URL, token, name, `{"email":"ada@example.com"}`)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !m.IsError {
-			t.Errorf("%q was answered: %s", name, m.Raw)
-		}
-	}
-	if n := arrived(); n != before {
-		t.Errorf("%d calls of a sandbox run arrived at production servers", n-before)
-	}
-	// The same agent in production does arrive: the test can fail.
-	if _, err := call(d.App.URL, d.run(t, sallyport.Production), "find_customer", `{"email":"ada@example.com"}`); err != nil {
-		t.Fatal(err)
-	}
-	if n := arrived(); n != before+1 {
-		t.Errorf("%d calls of a production run arrived, want 1", n-before)
-	}
 }
 
 func TestOnlyPersonsDecide(t *testing.T) {
@@ -284,163 +223,5 @@ func TestStateSurvivesRestart(t *testing.T) {
 	m, err := call(a.URL, token, "refund", `{"payment":"pay_1003","amount":1,"reason":"x"}`)
 	if err != nil || !strings.Contains(string(m.Raw), `"halted"`) {
 		t.Errorf("after a restart the halt is gone: %s %v", m.Raw, err)
-	}
-}
-
-// serveForCrash serves the project under dir and prints the address and a run
-// token, until it is killed.
-func serveForCrash(dir string) error {
-	ctx := context.Background()
-	d, err := NewDemo(ctx, Options{Dir: dir, Listen: "127.0.0.1:0", Log: quiet()})
-	if err != nil {
-		return err
-	}
-	host, err := d.App.Control.MakeHostKey(ctx, d.Person, "support", sallyport.Production, 1, "crash")
-	if err != nil {
-		return err
-	}
-	run, err := d.App.Control.OpenRun(ctx, &host.Key, 0, sallyport.Envelope{})
-	if err != nil {
-		return err
-	}
-	fmt.Printf("%s %s\n", d.App.URL, run.Token)
-	time.Sleep(time.Minute) // the parent kills it long before
-	return nil
-}
-
-// TestCrash kills a server with SIGKILL at random points under load, again and
-// again on the same store. Afterwards no acknowledged call lacks its records, no
-// intent stands twice, every intent without an outcome is listed as unknown, and
-// the log verifies.
-func TestCrash(t *testing.T) {
-	dir := t.TempDir()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	acknowledged := map[string]bool{} // by a note that only one call carries
-	var mu sync.Mutex
-	rounds := 6
-	for round := range rounds {
-		cmd := exec.Command(self)
-		cmd.Env = append(os.Environ(), "SALLYPORT_TEST_SERVE="+dir)
-		cmd.Stderr = os.Stderr
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		line, err := bufio.NewReader(out).ReadString('\n')
-		if err != nil {
-			t.Fatalf("round %d: the server did not start: %v", round, err)
-		}
-		url, token, _ := strings.Cut(strings.TrimSpace(line), " ")
-		var load sync.WaitGroup
-		for worker := range 8 {
-			load.Go(func() {
-				for i := 0; ; i++ {
-					text := fmt.Sprintf("note-%d-%d-%d", round, worker, i)
-					m, err := call(url, token, "add_note", fmt.Sprintf(`{"id":"cus_0001","text":%q}`, text))
-					if err != nil {
-						return // killed
-					}
-					if !m.IsError {
-						mu.Lock()
-						acknowledged[text] = true
-						mu.Unlock()
-					}
-				}
-			})
-		}
-		time.Sleep(time.Duration(50+rand.IntN(400)) * time.Millisecond)
-		if err := cmd.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		load.Wait()
-		_ = cmd.Wait()
-	}
-	if len(acknowledged) < 20 {
-		t.Fatalf("only %d calls were acknowledged: the test shows nothing", len(acknowledged))
-	}
-	a, err := New(t.Context(), Options{Dir: dir, Listen: "127.0.0.1:0", Log: quiet()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer a.Close()
-	runs, err := a.Store.Runs(t.Context(), "", 100)
-	if err != nil {
-		t.Fatal(err)
-	}
-	intents, outcomes := map[sallyport.CallID]string{}, map[sallyport.CallID]sallyport.Outcome{}
-	recorded := map[string]bool{}
-	for _, run := range runs {
-		lines, err := a.Store.Trace(t.Context(), run.ID, "", true)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, l := range lines {
-			r, err := audit.ParseRecord(l.Body)
-			if err != nil {
-				t.Fatal(err)
-			}
-			switch r.Kind {
-			case audit.Intent:
-				if _, twice := intents[r.Call]; twice {
-					t.Errorf("the intent of %s stands twice", r.Call)
-				}
-				var args struct{ Text string }
-				if err := json.Unmarshal(l.Payload.Arguments, &args); err != nil {
-					t.Fatal(err)
-				}
-				intents[r.Call] = args.Text
-			case audit.Outcome:
-				outcomes[r.Call] = r.Outcome
-				if text := intents[r.Call]; r.Outcome == sallyport.OutcomeOK {
-					recorded[text] = true
-				}
-			}
-		}
-	}
-	for text := range acknowledged {
-		if !recorded[text] {
-			t.Errorf("call %s was acknowledged and has no outcome record", text)
-		}
-	}
-	unknowns, err := a.Store.Unknowns(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	listed := map[sallyport.CallID]bool{}
-	for _, u := range unknowns {
-		listed[u.Call] = true
-	}
-	open := 0
-	for id := range intents {
-		if o, ok := outcomes[id]; !ok || o == sallyport.OutcomeUnsettled {
-			open++
-			if !listed[id] {
-				t.Errorf("the intent of %s has no outcome and is not listed", id)
-			}
-		} else if listed[id] {
-			t.Errorf("%s ended as %s and is listed as unknown", id, o)
-		}
-	}
-	t.Logf("%d calls acknowledged, %d intents, %d unknown, %d kills", len(acknowledged), len(intents), open, rounds)
-	if err := a.Store.Checkpoint(); err != nil {
-		t.Fatal(err)
-	}
-	report, err := audit.VerifySource(t.Context(), a.Store, audit.VerifyOptions{Keys: []string{a.Ring.Verifier}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !report.OK {
-		var text bytes.Buffer
-		_ = report.WriteText(&text)
-		t.Errorf("the log does not verify:\n%s", &text)
-	}
-	if _, err := os.Stat(filepath.Join(dir, ".sallyport")); err != nil {
-		t.Error(err)
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -24,47 +26,242 @@ import (
 	"sallyport/internal/wire"
 )
 
-const benchClients = 8
-
 // BenchmarkCall measures one call of a tool over loopback by parallel clients
 // that keep their connections: to the upstream itself, through
 // httputil.ReverseProxy, and through a whole installation. Clients and upstream
 // are in this process, so its CPU time holds theirs.
 func BenchmarkCall(b *testing.B) {
-	b.Run("direct", func(b *testing.B) {
-		u := testkit.NewFastUpstream(b)
-		benchCalls(b, u, u.URL, "", "echo")
-	})
-	// Without a pool of its own ReverseProxy makes a buffer of 32 KiB for every
-	// response; with one it is the harder thing to compare with.
-	for _, name := range []string{"reverseproxy", "reverseproxy-pooled"} {
-		b.Run(name, func(b *testing.B) {
-			var pool httputil.BufferPool
-			if name == "reverseproxy-pooled" {
-				pool = &bufferPool{}
+	for _, clients := range []int{8, 24, 64} {
+		b.Run(fmt.Sprintf("clients=%d", clients), func(b *testing.B) {
+			b.Run("direct", func(b *testing.B) {
+				u := testkit.NewFastUpstream(b)
+				benchCalls(b, u, u.URL, "", clients)
+			})
+			// Without a pool of its own ReverseProxy makes a buffer of 32 KiB for every
+			// response; with one it is the harder thing to compare with.
+			b.Run("reverseproxy", func(b *testing.B) { benchProxy(b, nil, clients) })
+			b.Run("reverseproxy-pooled", func(b *testing.B) { benchProxy(b, &bufferPool{}, clients) })
+			for _, access := range []string{"read", "changing"} {
+				b.Run("governed-"+access, func(b *testing.B) {
+					u := testkit.NewFastUpstream(b)
+					a, token := benchApp(b, benchProject{upstreams: []benchUpstream{{"fast", u.URL, access}}})
+					benchCalls(b, u, a.URL+"/mcp", token, clients)
+				})
 			}
+		})
+	}
+}
+
+// BenchmarkPolicies measures a governed read beside more and more policies that
+// are about other tools.
+func BenchmarkPolicies(b *testing.B) {
+	for _, n := range []int{10, 100, 1000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			u := testkit.NewFastUpstream(b)
-			target, err := url.Parse(u.URL)
-			if err != nil {
+			a, token := benchApp(b, benchProject{upstreams: []benchUpstream{{"fast", u.URL, "read"}}, tools: n, policies: n})
+			benchCalls(b, u, a.URL+"/mcp", token, 24)
+		})
+	}
+}
+
+// BenchmarkToolsList measures the list of 2,000 tools: of a run that asks for the
+// first time, and of one that asks again.
+func BenchmarkToolsList(b *testing.B) {
+	u := testkit.NewFastUpstream(b)
+	a, token := benchApp(b, benchProject{upstreams: []benchUpstream{{"fast", u.URL, "read"}}, tools: 1999, policies: 100})
+	list := func(b *testing.B, c *caller) {
+		text, err := c.post("tools/list", "", `{`)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if n := bytes.Count(text, []byte(`"inputSchema"`)); n != 2000 {
+			b.Fatalf("%d tools: %.300s", n, text)
+		}
+	}
+	b.Run("first", func(b *testing.B) {
+		tokens := make([]string, b.N)
+		for i := range tokens {
+			var err error
+			if tokens[i], err = benchRun(b.Context(), a); err != nil {
 				b.Fatal(err)
 			}
-			transport := &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true}
-			b.Cleanup(transport.CloseIdleConnections)
-			proxy := httptest.NewServer(&httputil.ReverseProxy{
-				Transport: transport, BufferPool: pool,
-				Rewrite: func(r *httputil.ProxyRequest) { r.Out.URL, r.Out.Host = target, "" },
-			})
-			b.Cleanup(proxy.Close)
-			benchCalls(b, u, proxy.URL, "", "echo")
+		}
+		b.ResetTimer()
+		for _, t := range tokens {
+			c := newCaller(a.URL+"/mcp", t)
+			list(b, c)
+			c.close()
+		}
+	})
+	b.Run("again", func(b *testing.B) {
+		c := newCaller(a.URL+"/mcp", token)
+		defer c.close()
+		list(b, c)
+		b.ResetTimer()
+		for range b.N {
+			list(b, c)
+		}
+	})
+}
+
+// BenchmarkHalt measures, under 500 changing calls a second to an upstream that
+// takes 20 ms, how long a halt takes until it is confirmed. No call may reach the
+// upstream after that.
+func BenchmarkHalt(b *testing.B) {
+	u := testkit.NewFastUpstream(b)
+	u.SetDelay(20 * time.Millisecond)
+	a, token := benchApp(b, benchProject{upstreams: []benchUpstream{{"fast", u.URL, "changing"}}})
+	people, err := a.Store.Persons(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	c := newCaller(a.URL+"/mcp", token)
+	defer c.close()
+	stop := make(chan struct{})
+	var calling sync.WaitGroup
+	calling.Go(func() {
+		tick := time.NewTicker(2 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				calling.Go(func() { _, _ = c.call() }) // most are refused while it is halted
+			case <-stop:
+				return
+			}
+		}
+	})
+	var confirmed, longest time.Duration
+	inFlight := 0
+	for range b.N {
+		for was := u.Calls(); u.Calls() < was+50; { // the load is there again
+			time.Sleep(time.Millisecond)
+		}
+		out, err := a.Control.Halt(b.Context(), &people[0], sallyport.HaltGlobal, "", "benchmark")
+		if err != nil || !out.Recorded || out.Confirmed.IsZero() {
+			b.Fatalf("%+v, %v", out, err)
+		}
+		calls := u.Calls()
+		took := time.Duration(out.ConfirmedMicros) * time.Microsecond
+		confirmed, longest, inFlight = confirmed+took, max(longest, took), inFlight+len(out.InFlight)+out.Unsent
+		time.Sleep(20 * time.Millisecond)
+		if late := u.Calls() - calls; late > 0 {
+			b.Fatalf("%d calls were sent after the halt was confirmed", late)
+		}
+		if err := a.Control.Resume(b.Context(), &people[0], sallyport.HaltGlobal, "", "benchmark"); err != nil {
+			b.Fatal(err)
+		}
+	}
+	close(stop)
+	calling.Wait()
+	b.ReportMetric(float64(confirmed.Microseconds())/float64(b.N), "confirmed-µs")
+	b.ReportMetric(float64(longest.Microseconds()), "confirmed-max-µs")
+	b.ReportMetric(float64(inFlight)/float64(b.N), "in-flight")
+	b.ReportMetric(0, "ns/op")
+}
+
+// BenchmarkNeighbours measures the calls to a healthy upstream, 200 a second,
+// alone and while others call one that is dead and one that takes 2 seconds.
+func BenchmarkNeighbours(b *testing.B) {
+	for _, name := range []string{"alone", "beside-dead-and-slow"} {
+		b.Run(name, func(b *testing.B) {
+			healthy, dead, slow := testkit.NewFastUpstream(b), testkit.NewFastUpstream(b), testkit.NewFastUpstream(b)
+			dead.Kill()
+			slow.SetDelay(2 * time.Second)
+			a, token := benchApp(b, benchProject{upstreams: []benchUpstream{
+				{"healthy", healthy.URL, "read"}, {"dead", dead.URL, "read"}, {"slow", slow.URL, "read"},
+			}})
+			c := newCaller(a.URL+"/mcp", token)
+			defer c.close()
+			stop := make(chan struct{})
+			var calling sync.WaitGroup
+			if name != "alone" {
+				for _, tool := range []string{"dead__echo", "slow__echo"} {
+					calling.Go(func() {
+						tick := time.NewTicker(10 * time.Millisecond)
+						defer tick.Stop()
+						for {
+							select {
+							case <-tick.C:
+								calling.Go(func() { _, _ = c.callTool(tool) })
+							case <-stop:
+								return
+							}
+						}
+					})
+				}
+				for slow.Calls() < 20 {
+					time.Sleep(time.Millisecond)
+				}
+			}
+			took := make([]time.Duration, b.N)
+			b.ResetTimer()
+			for i := range took {
+				began := time.Now()
+				if _, err := c.callTool("healthy__echo"); err != nil {
+					b.Fatal(err)
+				}
+				took[i] = time.Since(began)
+				time.Sleep(5*time.Millisecond - min(took[i], 5*time.Millisecond))
+			}
+			b.StopTimer()
+			close(stop)
+			calling.Wait()
+			reportTimes(b, took)
 		})
 	}
-	for _, access := range []string{"read", "changing"} {
-		b.Run("governed-"+access, func(b *testing.B) {
-			u := testkit.NewFastUpstream(b)
-			a, token := benchApp(b, u, access)
-			benchCalls(b, u, a.URL+"/mcp", token, "echo")
+}
+
+// BenchmarkHung measures how long after its deadline a call to an upstream that
+// never answers ends.
+func BenchmarkHung(b *testing.B) {
+	u := testkit.NewFastUpstream(b)
+	u.SetHang(true)
+	a, token := benchApp(b, benchProject{upstreams: []benchUpstream{{"fast", u.URL, "changing"}}, deadline: "200ms"})
+	took := make([]time.Duration, b.N)
+	var calling sync.WaitGroup
+	room := make(chan struct{}, 16)
+	c := newCaller(a.URL+"/mcp", token)
+	defer c.close()
+	for i := range took {
+		room <- struct{}{}
+		calling.Go(func() {
+			defer func() { <-room }()
+			began := time.Now()
+			text, _ := c.call()
+			took[i] = time.Since(began) - 200*time.Millisecond
+			// Enough of them in a row, and the breaker opens: those end at once.
+			if !bytes.Contains(text, []byte("deadline")) && !bytes.Contains(text, []byte("has not been answering")) {
+				b.Errorf("%s", text)
+			}
 		})
 	}
+	calling.Wait()
+	reportTimes(b, slices.DeleteFunc(took, func(d time.Duration) bool { return d < 0 }))
+}
+
+func reportTimes(b *testing.B, took []time.Duration) {
+	slices.Sort(took)
+	for _, q := range []int{50, 99} {
+		b.ReportMetric(float64(took[min(len(took)-1, len(took)*q/100)].Microseconds()), fmt.Sprintf("p%d-µs", q))
+	}
+	b.ReportMetric(0, "ns/op")
+}
+
+func benchProxy(b *testing.B, pool httputil.BufferPool, clients int) {
+	u := testkit.NewFastUpstream(b)
+	target, err := url.Parse(u.URL)
+	if err != nil {
+		b.Fatal(err)
+	}
+	transport := &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true}
+	b.Cleanup(transport.CloseIdleConnections)
+	proxy := httptest.NewServer(&httputil.ReverseProxy{
+		Transport: transport, BufferPool: pool,
+		Rewrite: func(r *httputil.ProxyRequest) { r.Out.URL, r.Out.Host = target, "" },
+	})
+	b.Cleanup(proxy.Close)
+	benchCalls(b, u, proxy.URL, "", clients)
 }
 
 type bufferPool struct{ pool sync.Pool }
@@ -77,19 +274,49 @@ func (p *bufferPool) Get() []byte {
 }
 func (p *bufferPool) Put(b []byte) { p.pool.Put(&b) }
 
-// benchApp is an installation before one upstream, with a run that is open in
-// production.
-func benchApp(b *testing.B, u *testkit.FastUpstream, access string) (*App, string) {
+// benchProject is what a benchmark's installation has.
+type benchProject struct {
+	upstreams []benchUpstream
+	deadline  string // of a call; 5s if empty
+	tools     int    // of the first upstream, beside echo
+	policies  int    // about those tools, beside the one that permits all
+}
+
+type benchUpstream struct{ name, url, access string }
+
+// benchApp is an installation with a run that is open in production.
+func benchApp(b *testing.B, p benchProject) (*App, string) {
 	b.Helper()
 	dir, ctx := b.TempDir(), b.Context()
-	for name, text := range map[string]string{
-		"sallyport.yaml":      "listen: 127.0.0.1:8484\n",
-		"agents/bench.yaml":   "agent: bench\nowner: bench@example.com\ntier: medium\nupstreams: [fast]\ntools: {fast: [\"*\"]}\npolicies: [policies/all.cedar]\n",
-		"policies/all.cedar":  "@id(\"all\")\npermit (principal, action, resource);\n",
-		"upstreams/fast.yaml": fmt.Sprintf("upstream: fast\npins: fast.pins.json\nstages:\n  sandbox: {binding: simulate}\n  production:\n    url: %s\n    era: \"2026-07-28\"\n    binding: live\n    deadline: 5s\ntools:\n  echo: {access: %s, data_class: internal, args: {message: content, count: quantity}}\n", u.URL, access),
-		"upstreams/fast.pins.json": fmt.Sprintf("{\"server\":{\"protocolVersion\":%q,\"capabilities\":%s,\"serverInfo\":%s,\"instructions\":\"Echo what you like.\"},\"tools\":[%s]}\n",
-			wire.Version20260728, testkit.Capabilities, testkit.ServerInfo, testkit.Definition),
-	} {
+	var policies strings.Builder
+	policies.WriteString("@id(\"all\")\npermit (principal, action, resource);\n")
+	for i := range p.policies {
+		fmt.Fprintf(&policies, "@id(\"other-%d\")\nforbid (principal, action == Action::\"%s/other_%d\", resource) when { context.run.calls > 1000000 };\n", i, p.upstreams[0].name, i%max(p.tools, 1))
+	}
+	files := map[string]string{
+		"sallyport.yaml":     "listen: 127.0.0.1:8484\n",
+		"policies/all.cedar": policies.String(),
+	}
+	var names, tools []string
+	for i, u := range p.upstreams {
+		names, tools = append(names, u.name), append(tools, u.name+`: ["*"]`)
+		declared, pinned := fmt.Sprintf("  echo: {access: %s, data_class: internal, args: {message: content, count: quantity}}\n", u.access), testkit.Definition
+		if i == 0 {
+			for n := range p.tools {
+				declared += fmt.Sprintf("  other_%d: {access: read, data_class: internal, args: {id: authority}}\n", n)
+				pinned += fmt.Sprintf(`,{"name":"other_%d","description":"Another tool, one of many.","inputSchema":{"type":"object","properties":{"id":{"type":"string"}},"required":["id"]}}`, n)
+			}
+		}
+		deadline := p.deadline
+		if deadline == "" {
+			deadline = "5s"
+		}
+		files["upstreams/"+u.name+".yaml"] = fmt.Sprintf("upstream: %[1]s\npins: %[1]s.pins.json\nstages:\n  sandbox: {binding: simulate}\n  production:\n    url: %[2]s\n    era: \"2026-07-28\"\n    binding: live\n    deadline: %[3]s\ntools:\n%[4]s", u.name, u.url, deadline, declared)
+		files["upstreams/"+u.name+".pins.json"] = fmt.Sprintf("{\"server\":{\"protocolVersion\":%q,\"capabilities\":%s,\"serverInfo\":%s,\"instructions\":\"Echo what you like.\"},\"tools\":[%s]}\n",
+			wire.Version20260728, testkit.Capabilities, testkit.ServerInfo, pinned)
+	}
+	files["agents/bench.yaml"] = fmt.Sprintf("agent: bench\nowner: bench@example.com\ntier: medium\nupstreams: [%s]\ntools: {%s}\npolicies: [policies/all.cedar]\n", strings.Join(names, ", "), strings.Join(tools, ", "))
+	for name, text := range files {
 		path := filepath.Join(dir, filepath.FromSlash(name))
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			b.Fatal(err)
@@ -117,29 +344,34 @@ func benchApp(b *testing.B, u *testkit.FastUpstream, access string) (*App, strin
 	return a, token
 }
 
-// benchRun does what people do by hand before an agent can call.
+// benchRun opens a run in production; the first time it does before what people
+// do by hand.
 func benchRun(ctx context.Context, a *App) (string, error) {
-	if _, err := a.Founder(ctx, "you@localhost"); err != nil {
-		return "", err
-	}
 	people, err := a.Store.Persons(ctx)
 	if err != nil {
 		return "", err
 	}
-	who := &people[0]
-	p, err := a.Propose(ctx)
-	if err != nil {
-		return "", err
-	}
-	if _, err := a.Control.Apply(ctx, who, p, p.Digest, "benchmark"); err != nil {
-		return "", err
-	}
-	for _, stage := range []sallyport.Stage{sallyport.Sandbox, sallyport.Production} {
-		if _, err := a.Control.Promote(ctx, who, "bench", "", stage, "benchmark"); err != nil {
+	if len(people) == 0 {
+		if _, err := a.Founder(ctx, "you@localhost"); err != nil {
 			return "", err
 		}
+		if people, err = a.Store.Persons(ctx); err != nil {
+			return "", err
+		}
+		p, err := a.Propose(ctx)
+		if err != nil {
+			return "", err
+		}
+		if _, err := a.Control.Apply(ctx, &people[0], p, p.Digest, "benchmark"); err != nil {
+			return "", err
+		}
+		for _, stage := range []sallyport.Stage{sallyport.Sandbox, sallyport.Production} {
+			if _, err := a.Control.Promote(ctx, &people[0], "bench", "", stage, "benchmark"); err != nil {
+				return "", err
+			}
+		}
 	}
-	host, err := a.Control.MakeHostKey(ctx, who, "bench", sallyport.Production, 1, "benchmark")
+	host, err := a.Control.MakeHostKey(ctx, &people[0], "bench", sallyport.Production, 1, "benchmark")
 	if err != nil {
 		return "", err
 	}
@@ -150,48 +382,74 @@ func benchRun(ctx context.Context, a *App) (string, error) {
 	return run.Token, nil
 }
 
-func benchCalls(b *testing.B, u *testkit.FastUpstream, endpoint, token, tool string) {
-	b.Helper()
-	body := fmt.Appendf(nil, `{"jsonrpc":"2.0","id":"r-1","method":"tools/call","params":{"name":%q,"arguments":{"message":"hi","count":3},"_meta":{%q:%q,%q:{"name":"bench","version":"1"},%q:{}}}}`,
-		tool, wire.MetaProtocolVersion, wire.Version20260728, wire.MetaClientInfo, wire.MetaClientCapabilities)
+// caller makes requests of MCP 2026-07-28 and keeps its connections.
+type caller struct {
+	endpoint  string
+	token     string
+	transport *http.Transport
+	client    http.Client
+}
+
+func newCaller(endpoint, token string) *caller {
+	t := &http.Transport{MaxIdleConnsPerHost: 256, DisableCompression: true}
+	return &caller{endpoint, token, t, http.Client{Transport: t}}
+}
+
+func (c *caller) close() { c.transport.CloseIdleConnections() }
+
+// post sends one request; params is its parameters up to their _meta.
+func (c *caller) post(method, name, params string) ([]byte, error) {
+	body := fmt.Appendf(nil, `{"jsonrpc":"2.0","id":"r-1","method":%q,"params":%s"_meta":{%q:%q,%q:{"name":"bench","version":"1"},%q:{}}}}`,
+		method, params, wire.MetaProtocolVersion, wire.Version20260728, wire.MetaClientInfo, wire.MetaClientCapabilities)
 	m, err := wire.Scan(body, wire.Limits{})
 	if err != nil {
-		b.Fatal(err)
+		return nil, err
 	}
-	h := http.Header{"Content-Type": {"application/json"}, "Accept": {"application/json, text/event-stream"}}
-	if token != "" {
-		h.Set("Authorization", "Bearer "+token)
+	req, err := http.NewRequest(http.MethodPost, c.endpoint, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
 	}
-	wire.SetHeaders(h, &m, wire.Version20260728)
-	transport := &http.Transport{MaxIdleConnsPerHost: benchClients, DisableCompression: true}
-	defer transport.CloseIdleConnections()
-	client := &http.Client{Transport: transport}
-	call := func() error {
-		req, err := http.NewRequest(http.MethodPost, endpoint, bytes.NewReader(body))
-		if err != nil {
-			return err
-		}
-		req.Header = h.Clone()
-		resp, err := client.Do(req)
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		text, err := io.ReadAll(resp.Body)
-		if err == nil && (resp.StatusCode != http.StatusOK || !bytes.Contains(text, []byte("echo-0001")) || bytes.Contains(text, []byte(`"isError":true`))) {
-			err = fmt.Errorf("%s: %s", resp.Status, text)
-		}
-		return err
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Accept", "application/json, text/event-stream")
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
+	wire.SetHeaders(req.Header, &m, wire.Version20260728)
+	resp, err := c.client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", resp.Status, text)
+	}
+	return text, err
+}
+
+func (c *caller) call() ([]byte, error) { return c.callTool("echo") }
+
+func (c *caller) callTool(name string) ([]byte, error) {
+	text, err := c.post("tools/call", name, fmt.Sprintf(`{"name":%q,"arguments":{"message":"hi","count":3},`, name))
+	if err == nil && (!bytes.Contains(text, []byte("echo-0001")) || bytes.Contains(text, []byte(`"isError":true`))) {
+		err = fmt.Errorf("%s", text)
+	}
+	return text, err
+}
+
+func benchCalls(b *testing.B, u *testkit.FastUpstream, endpoint, token string, clients int) {
+	b.Helper()
+	c := newCaller(endpoint, token)
+	defer c.close()
 	calls := func(n int64) {
 		var left atomic.Int64
 		left.Store(n)
 		var failed atomic.Pointer[error]
 		var wait sync.WaitGroup
-		for range benchClients {
+		for range clients {
 			wait.Go(func() {
 				for left.Add(-1) >= 0 {
-					if err := call(); err != nil {
+					if _, err := c.call(); err != nil {
 						failed.Store(&err)
 						return
 					}
@@ -206,9 +464,9 @@ func benchCalls(b *testing.B, u *testkit.FastUpstream, endpoint, token, tool str
 	// Connections, plans and pools are made before anything is counted: the
 	// upstream holds the first calls until all of them are in flight.
 	u.SetDelay(50 * time.Millisecond)
-	calls(2 * benchClients)
+	calls(int64(2 * clients))
 	u.SetDelay(0)
-	calls(25 * benchClients)
+	calls(int64(25 * clients))
 	u.Reset()
 
 	b.ReportAllocs()

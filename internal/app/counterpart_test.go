@@ -1,447 +1,508 @@
 package app_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"fmt"
-	"io"
-	"log/slog"
-	"net/http"
+	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/modelcontextprotocol/go-sdk/mcp"
-
 	"sallyport"
-	"sallyport/internal/app"
-	"sallyport/internal/config"
-	"sallyport/internal/upstream"
+	"sallyport/internal/audit"
 	"sallyport/internal/wire"
 )
 
-type call struct {
-	Name      string         `json:"name"`
-	Arguments map[string]any `json:"arguments"`
+// step is one request of a client. The tags are what testdata/counterpart/run.mjs
+// reads.
+type step struct {
+	Method string         `json:"method"`
+	Params map[string]any `json:"params,omitempty"`
+	// Progress asks for progress, and so many notifications of it have to come;
+	// Cancel cancels the request at the first of them.
+	Progress int  `json:"progress,omitempty"`
+	Cancel   bool `json:"cancel,omitempty"`
+	// Await is a notification that has to have come before the next step.
+	Await string `json:"await,omitempty"`
+
+	// from is the server that answers, and gives byte for byte the same answer to
+	// anybody; without one nothing is compared. There the tool is called as.
+	from sallyport.UpstreamID
+	as   string
+	// text is what the answer has to contain, where it differs from time to time.
+	text string
+	// list is the member of the result with the items, which are those of all
+	// servers.
+	list string
+	// unreadable: the answer holds what the official SDKs refuse to read.
+	unreadable bool
 }
 
-// answer is the body of the response to one POST, as it came.
+// transcript is what a client saw.
+type transcript struct {
+	Version string
+	Steps   []made
+	// Asked are the requests that a server made of the client, in either era.
+	Asked []told
+	Told  []told
+	// Answers are the bodies of the answers to POSTs, in the order of the requests.
+	Answers []answer
+}
+
+// made is what an SDK made of the answer to a step.
+type made struct {
+	Result   json.RawMessage
+	Error    *failure
+	Progress []json.RawMessage
+}
+
+type failure struct{ Message string }
+
 type answer struct {
-	Method string `json:"method"`
-	Body   string `json:"body"`
+	Step int
+	Body string
+}
+
+type told struct {
+	Step   int
+	Method string
+	Params json.RawMessage
+}
+
+// client lets clients of an SDK make the steps, each all of them, all clients at
+// once.
+type client struct {
+	name string
+	run  func(ctx context.Context, t *testing.T, w *world, clients int, steps []step) []transcript
 }
 
 // TestCounterparts puts servers that others wrote behind an installation, and
-// clients that others wrote in front of it: definitions pass byte for byte, and
-// results are those of the server itself.
+// clients that others wrote in front of it. What the clients list are the pinned
+// definitions, and what they are answered is what the server answers to anybody:
+// byte for byte, on the wire.
 func TestCounterparts(t *testing.T) {
-	node := tool(t, "node")
-	packages := install(t, tool(t, "npm"))
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Second)
-	defer cancel()
-
-	// Not t.TempDir: its name, with letters of both cases and digits, looks like a
-	// secret in a command's arguments.
-	made, err := os.MkdirTemp("", "files-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(made) })
-	files, err := filepath.EvalSymlinks(made)
-	if err != nil {
-		t.Fatal(err)
-	}
-	letter := filepath.Join(files, "letter.txt")
-	write(t, letter, "Grüße <b> & \"quotes\" \u2028\nsecond line\n")
-	entry := func(server string) string {
-		return filepath.Join(packages, "node_modules", "@modelcontextprotocol", server, "dist", "index.js")
-	}
-	commands := map[sallyport.UpstreamID][]string{
-		"everything": {node, entry("server-everything"), "stdio"},
-		"filesystem": {node, entry("server-filesystem"), files},
-	}
-	calls := []call{
-		{"echo", map[string]any{"message": "a < b & \"c\" é \u2028"}},
-		{"read_text_file", map[string]any{"path": letter}},
-	}
-	want := []json.RawMessage{
-		direct(ctx, t, commands["everything"], calls[0]),
-		direct(ctx, t, commands["filesystem"], calls[1]),
-	}
-
-	dir := t.TempDir()
-	pinned := project(ctx, t, dir, commands)
-	installation, token := start(ctx, t, dir)
-
-	t.Run("typescript", func(t *testing.T) {
-		input, err := json.Marshal(map[string]any{"url": installation.URL + "/mcp", "token": token(), "calls": calls})
-		if err != nil {
-			t.Fatal(err)
-		}
-		cmd := exec.CommandContext(ctx, node, "client.mjs")
-		cmd.Dir, cmd.Stdin = packages, bytes.NewReader(input)
-		var stderr bytes.Buffer
-		cmd.Stderr = &stderr
-		out, err := cmd.Output()
-		if err != nil {
-			t.Fatalf("the client: %v\n%s", err, &stderr)
-		}
-		var got struct {
-			Version string
-			Tools   []string
-			Results []json.RawMessage
-			Bodies  []answer
-		}
-		if err := json.Unmarshal(out, &got); err != nil {
-			t.Fatalf("the client wrote %q: %v", out, err)
-		}
-		if got.Version != wire.Version20251125 {
-			t.Errorf("the session speaks %s", got.Version)
-		}
-		if len(got.Tools) != len(pinned) {
-			t.Errorf("the SDK lists %d tools, pinned are %d", len(got.Tools), len(pinned))
-		}
-		check(t, got.Bodies, pinned, got.Results, want)
-	})
-
-	t.Run("go", func(t *testing.T) {
-		recorder := &recorder{token: token()}
-		client := mcp.NewClient(&mcp.Implementation{Name: "counterpart", Version: "1"}, nil)
-		session, err := client.Connect(ctx, &mcp.StreamableClientTransport{
-			Endpoint: installation.URL + "/mcp", HTTPClient: &http.Client{Transport: recorder},
-		}, &mcp.ClientSessionOptions{ProtocolVersion: wire.Version20251125})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer session.Close()
-		if v := session.InitializeResult().ProtocolVersion; v != wire.Version20251125 {
-			t.Errorf("the session speaks %s", v)
-		}
-		listed := 0
-		for _, err := range session.Tools(ctx, nil) {
-			if err != nil {
-				t.Fatal(err)
+	f := newFloor(t)
+	for _, w := range []struct {
+		name    string
+		make    func(t *testing.T) *world
+		clients []client
+		steps   func(w *world, client string) []step
+	}{
+		{"2025-11-25/stdio", f.sessionsStdio, []client{f.typescript("client-1.mjs"), f.typescript("client-2.mjs"), goSDK}, f.sessionSteps},
+		{"2025-11-25/http", f.sessionsHTTP, []client{f.typescript("client-1.mjs"), f.typescript("client-2.mjs"), goSDK}, f.sessionSteps},
+		{"2026-07-28/stdio", f.statelessStdio, []client{f.typescript("client-2.mjs"), goSDK}, statelessSteps},
+		{"2026-07-28/http", f.statelessHTTP, []client{f.typescript("client-2.mjs"), goSDK}, statelessSteps},
+	} {
+		t.Run(w.name, func(t *testing.T) {
+			world := w.make(t)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+			defer cancel()
+			for _, c := range w.clients {
+				t.Run(c.name, func(t *testing.T) {
+					steps := slices.DeleteFunc(w.steps(world, c.name), func(s step) bool { return s.from != "" && world.servers[s.from] == nil })
+					check(ctx, t, world, steps, c.run(ctx, t, world, 1, steps)[0])
+				})
 			}
-			listed++
-		}
-		if listed != len(pinned) {
-			t.Errorf("the SDK lists %d tools, pinned are %d", listed, len(pinned))
-		}
-		var results []json.RawMessage
-		for _, c := range calls {
-			res, err := session.CallTool(ctx, &mcp.CallToolParams{Name: c.Name, Arguments: c.Arguments})
-			if err != nil {
-				t.Fatalf("%s: %v", c.Name, err)
-			}
-			raw, err := json.Marshal(res)
-			if err != nil {
-				t.Fatal(err)
-			}
-			results = append(results, raw)
-		}
-		check(t, recorder.answers(), pinned, results, want)
-	})
+			world.verify(ctx, t)
+		})
+	}
 }
 
-// check compares what came over the wire byte for byte, and what an SDK made of
-// the results by value.
-func check(t *testing.T, answers []answer, pinned map[string]string, parsed, want []json.RawMessage) {
+// TestManyCounterparts lets twenty clients call at once, over everything that
+// could be shared: each is answered its own.
+func TestManyCounterparts(t *testing.T) {
+	const clients, calls = 20, 8
+	f := newFloor(t)
+	for _, w := range []struct {
+		name    string
+		make    func(t *testing.T) *world
+		clients []client
+		tool    string
+		arg     string
+	}{
+		{"2025-11-25/http", f.sessionsHTTP, []client{f.typescript("client-1.mjs"), goSDK}, "echo", "message"},
+		{"2026-07-28/stdio", f.statelessStdio, []client{f.typescript("client-2.mjs"), goSDK}, "say", "text"},
+		{"2026-07-28/http", f.statelessHTTP, []client{f.typescript("client-2.mjs"), goSDK}, "say", "text"},
+	} {
+		t.Run(w.name, func(t *testing.T) {
+			world := w.make(t)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+			defer cancel()
+			for _, c := range w.clients {
+				t.Run(c.name, func(t *testing.T) {
+					var steps []step
+					for i := range calls {
+						steps = append(steps, step{Method: wire.MethodToolsCall, Params: map[string]any{
+							"name": w.tool, "arguments": map[string]any{w.arg: fmt.Sprintf("call %d of client %s.", i, ownNumber)},
+						}})
+					}
+					seen := c.run(ctx, t, world, clients, steps)
+					if len(seen) != clients {
+						t.Fatalf("%d clients ran", len(seen))
+					}
+					for n, one := range seen {
+						for i, s := range one.Steps {
+							if want := fmt.Sprintf("call %d of client %d.", i, n); s.Error != nil || !bytes.Contains(s.Result, []byte(want)) {
+								t.Errorf("%q was answered %s %+v", want, s.Result, s.Error)
+							}
+						}
+						if len(one.Steps) != calls {
+							t.Errorf("client %d made %d calls", n, len(one.Steps))
+						}
+					}
+				})
+			}
+			world.verify(ctx, t)
+		})
+	}
+}
+
+// ownNumber stands in params for the number of the client.
+const ownNumber = "«CLIENT»"
+
+// called is a call of a tool whose name two servers may have: then it is prefixed.
+func (w *world) called(from sallyport.UpstreamID, name string, arguments map[string]any) step {
+	s := toolCall(from, name, arguments)
+	if prefixed := string(from) + "__" + name; w.pinned[prefixed+" "] != "" {
+		s.as, s.Params["name"] = name, prefixed
+	}
+	return s
+}
+
+func toolCall(from sallyport.UpstreamID, name string, arguments map[string]any) step {
+	return step{Method: wire.MethodToolsCall, Params: map[string]any{"name": name, "arguments": arguments}, from: from}
+}
+
+// oddText is hard on everything that re-encodes.
+const oddText = "a < b & \"c\" é \u2028 \U0001F600 \\u0041 \t\x7f"
+
+// sessionSteps are those of the sessions era, before server-everything and
+// server-filesystem.
+func (f *floor) sessionSteps(_ *world, client string) []step {
+	text := func(s step, want string) step { s.from, s.text = "", want; return s }
+	slow := func(seconds float64, steps int) map[string]any {
+		return map[string]any{"duration": seconds, "steps": steps}
+	}
+	uri := func(uri string) map[string]any { return map[string]any{"uri": uri} }
+	const document = "demo://resource/static/document/features.md"
+	steps := []step{
+		{Method: wire.MethodPing},
+		{Method: wire.MethodToolsList, list: "tools"},
+		{Method: wire.MethodResourcesList, list: "resources"},
+		{Method: wire.MethodResourcesTemplatesList, list: "resourceTemplates"},
+		{Method: wire.MethodPromptsList, list: "prompts"},
+
+		toolCall("everything", "echo", map[string]any{"message": oddText}),
+		toolCall("everything", "get-sum", map[string]any{"a": 0.1, "b": 9007199254740991}),
+		toolCall("everything", "get-structured-content", map[string]any{"location": "Chicago"}),
+		toolCall("everything", "get-annotated-message", map[string]any{"messageType": "error", "includeImage": true}),
+		toolCall("everything", "get-tiny-image", map[string]any{}),
+		toolCall("everything", "get-resource-links", map[string]any{"count": 3}),
+		text(toolCall("", "get-resource-reference", map[string]any{"resourceType": "Text", "resourceId": 7}), "Resource 7"),
+		toolCall("filesystem", "read_text_file", map[string]any{"path": f.letter}),
+		toolCall("filesystem", "read_multiple_files", map[string]any{"paths": []string{f.letter, f.letter + ".none"}}),
+		toolCall("filesystem", "read_text_file", map[string]any{"path": f.letter + ".none"}),
+		toolCall("filesystem", "write_file", map[string]any{"path": filepath.Join(f.files, client+".txt"), "content": oddText}),
+		toolCall("filesystem", "read_text_file", map[string]any{"path": filepath.Join(f.files, client+".txt")}),
+
+		{Method: wire.MethodResourcesRead, Params: uri(document), from: "everything"},
+		{Method: wire.MethodResourcesRead, Params: uri("demo://resource/dynamic/text/7"), text: "Resource 7"},
+		{Method: wire.MethodResourcesRead, Params: uri("demo://resource/none"), from: "everything"},
+
+		{Method: wire.MethodPromptsGet, Params: map[string]any{"name": "simple-prompt"}, from: "everything"},
+		{Method: wire.MethodPromptsGet, Params: map[string]any{"name": "args-prompt", "arguments": map[string]any{"city": oddText}}, from: "everything"},
+		{Method: wire.MethodPromptsGet, Params: map[string]any{"name": "args-prompt"}, from: "everything"},
+		{Method: wire.MethodPromptsGet, Params: map[string]any{"name": "no-such-prompt"}, from: "everything"},
+		{Method: wire.MethodCompletionComplete, from: "everything", Params: map[string]any{
+			"ref":      map[string]any{"type": "ref/prompt", "name": "completable-prompt"},
+			"argument": map[string]any{"name": "name", "value": "A"},
+			"context":  map[string]any{"arguments": map[string]any{"department": "Engineering"}},
+		}},
+		{Method: wire.MethodCompletionComplete, from: "everything", Params: map[string]any{
+			"ref":      map[string]any{"type": "ref/resource", "uri": "demo://resource/dynamic/text/{resourceId}"},
+			"argument": map[string]any{"name": "resourceId", "value": "12"},
+		}},
+
+		{Method: wire.MethodLoggingSetLevel, Params: map[string]any{"level": "debug"}},
+		{Method: wire.MethodResourcesSubscribe, Params: uri(document), Await: wire.NotificationMessage},
+		{Method: wire.MethodToolsCall, Params: map[string]any{"name": "toggle-subscriber-updates", "arguments": map[string]any{}},
+			Await: wire.NotificationResourcesUpdated, text: "Started"},
+		text(toolCall("", "toggle-subscriber-updates", map[string]any{}), "Stopped"),
+		{Method: wire.MethodResourcesUnsubscribe, Params: uri(document)},
+
+		{Method: wire.MethodToolsCall, Params: map[string]any{"name": "trigger-long-running-operation", "arguments": slow(0.3, 3)}, Progress: 3, from: "everything"},
+		{Method: wire.MethodToolsCall, Params: map[string]any{"name": "trigger-long-running-operation", "arguments": slow(600, 6000)}, Progress: 1, Cancel: true},
+		toolCall("everything", "echo", map[string]any{"message": "after a cancellation"}),
+
+		text(toolCall("", "trigger-elicitation-request", map[string]any{}), "- Name: Ada"),
+		text(toolCall("", "trigger-sampling-request", map[string]any{"prompt": "a poem, please"}), "roses are"),
+	}
+	return steps
+}
+
+// statelessSteps are those of the stateless era, before modern.mjs and, over HTTP,
+// a server of the Go SDK.
+func statelessSteps(w *world, client string) []step {
+	text := func(s step, want string) step { s.from, s.text = "", want; return s }
+	uri := func(uri string) map[string]any { return map[string]any{"uri": uri} }
+	steps := []step{
+		{Method: wire.MethodToolsList, list: "tools"},
+		{Method: wire.MethodResourcesList, list: "resources"},
+		{Method: wire.MethodResourcesTemplatesList, list: "resourceTemplates"},
+		{Method: wire.MethodPromptsList, list: "prompts"},
+
+		toolCall("modern", "say", map[string]any{"text": oddText}),
+		toolCall("modern", "say", map[string]any{"text": "with a header", "region": "eu-Ω"}),
+		toolCall("modern", "odd", map[string]any{}),
+		w.called("modern", "fail", map[string]any{}),
+		{Method: wire.MethodToolsCall, Progress: 3, from: "modern", Params: map[string]any{"name": "steps", "arguments": map[string]any{"count": 3}}},
+		{Method: wire.MethodToolsCall, Progress: 1, Cancel: true, Params: map[string]any{"name": "wait", "arguments": map[string]any{"note": client}}},
+		text(toolCall("", "cancelled", map[string]any{"note": client}), client+" was cancelled"),
+		text(toolCall("", "ask", map[string]any{}), "half way / ü"),
+		text(toolCall("", "sample", map[string]any{}), "roses are"),
+
+		{Method: wire.MethodResourcesRead, Params: uri("memo:///one"), from: "modern"},
+		{Method: wire.MethodResourcesRead, Params: uri("memo:///bytes"), from: "modern"},
+		{Method: wire.MethodResourcesRead, Params: uri("memo:///by-name/Ada"), from: "modern"},
+		{Method: wire.MethodResourcesRead, Params: uri("memo:///missing"), from: "modern"},
+		{Method: wire.MethodPromptsGet, Params: map[string]any{"name": "greet", "arguments": map[string]any{"who": oddText}}, from: "modern"},
+		{Method: wire.MethodPromptsGet, Params: map[string]any{"name": "strange"}, from: "modern", unreadable: true},
+		{Method: wire.MethodCompletionComplete, from: "modern", Params: map[string]any{
+			"ref":      map[string]any{"type": "ref/prompt", "name": "greet"},
+			"argument": map[string]any{"name": "who", "value": "A"},
+		}},
+		{Method: wire.MethodSubscriptionsListen, Params: map[string]any{"notifications": map[string]any{"toolsListChanged": true}}},
+
+		toolCall("gopher", "exact", map[string]any{"small": 0.1, "text": "é \U0001F600"}),
+		toolCall("gopher", "strange", map[string]any{}),
+		w.called("gopher", "fail", map[string]any{}),
+		{Method: wire.MethodToolsCall, Progress: 3, from: "gopher", Params: map[string]any{"name": "climb", "arguments": map[string]any{}}},
+	}
+	if client == goSDK.name {
+		// Only this client can say these numbers: JavaScript has none so exact.
+		steps = append(steps, toolCall("gopher", "exact", map[string]any{
+			"large": json.Number("12345678901234567890"), "precise": json.Number("0.1000000000000000055511151231257827"), "form": json.Number("1.0E+2"),
+		}))
+	}
+	return steps
+}
+
+// check compares what came over the wire byte for byte with what the servers say
+// themselves, and what the SDK made of it by value.
+func check(ctx context.Context, t *testing.T, w *world, steps []step, seen transcript) {
 	t.Helper()
-	listed := map[string]string{}
-	var results []json.RawMessage
-	for _, a := range answers {
-		result := result(t, a.Body)
-		if a.Method == wire.MethodToolsCall {
-			results = append(results, result)
+	if seen.Version != w.version {
+		t.Errorf("the client speaks %s", seen.Version)
+	}
+	if len(seen.Steps) != len(steps) {
+		t.Fatalf("%d of %d steps were made", len(seen.Steps), len(steps))
+	}
+	bodies := map[int]string{} // the last of each step
+	for _, a := range seen.Answers {
+		bodies[a.Step] = a.Body
+	}
+	for i, s := range steps {
+		name := fmt.Sprintf("step %d, %s %v", i, s.Method, s.Params)
+		sdk := seen.Steps[i]
+		if len(sdk.Progress) != s.Progress {
+			t.Errorf("%s: %d notifications of progress: %s", name, len(sdk.Progress), sdk.Progress)
+		}
+		if s.Await != "" && !slices.ContainsFunc(seen.Told, func(n told) bool { return n.Method == s.Await }) {
+			t.Errorf("%s: no %s came", name, s.Await)
+		}
+		if s.Cancel {
+			if sdk.Error == nil {
+				t.Errorf("%s: it was cancelled, and answered %s", name, sdk.Result)
+			}
 			continue
 		}
-		var page struct{ Tools []json.RawMessage }
-		if err := json.Unmarshal(result, &page); err != nil {
+		if s.Method == wire.MethodSubscriptionsListen || s.from == "" && s.text == "" && s.list == "" {
+			if sdk.Error != nil {
+				t.Errorf("%s: %s", name, sdk.Error.Message)
+			}
+			continue
+		}
+		got, ok := responseIn(messagesIn(bodies[i]))
+		if !ok {
+			t.Errorf("%s: no response in %q; the SDK: %+v", name, bodies[i], sdk.Error)
+			continue
+		}
+		switch {
+		case s.list != "":
+			checkList(ctx, t, w, name, s, got)
+		case s.text != "":
+			if !bytes.Contains(got.raw, []byte(s.text)) {
+				t.Errorf("%s\n got %s\nwant %q in it", name, got.raw, s.text)
+			}
+		default:
+			want := w.servers[s.from].answer(ctx, t, s)
+			if got.failed != want.failed || !bytes.Equal(got.raw, want.raw) {
+				t.Errorf("%s\n got %s\nwant %s", name, got.raw, want.raw)
+			}
+		}
+		switch {
+		case (sdk.Error != nil) != (got.failed || s.unreadable):
+			t.Errorf("%s: the SDK returned %s, %+v for %s", name, sdk.Result, sdk.Error, got.raw)
+		case sdk.Error == nil && s.list == "":
+			if wire := value(t, got.raw); !within(value(t, sdk.Result), wire) {
+				t.Errorf("%s: the SDK made %s of %s", name, sdk.Result, got.raw)
+			}
+		case got.failed:
+			var e struct{ Message string }
+			if err := json.Unmarshal(got.raw, &e); err != nil || !strings.Contains(sdk.Error.Message, e.Message) {
+				t.Errorf("%s: the SDK made %q of %s", name, sdk.Error.Message, got.raw)
+			}
+		}
+	}
+	if slices.ContainsFunc(steps, func(s step) bool { return s.text == "roses are" }) {
+		asked := map[string]int{}
+		for _, a := range seen.Asked {
+			asked[a.Method]++
+		}
+		if want := map[string]int{wire.MethodElicitationCreate: 1, wire.MethodSamplingCreateMessage: 1}; !maps.Equal(asked, want) {
+			t.Errorf("the client was asked %v, want %v", asked, want)
+		}
+	}
+}
+
+// checkList compares the items of a list with those of all servers: for tools
+// these are the pinned definitions.
+func checkList(ctx context.Context, t *testing.T, w *world, name string, s step, got response) {
+	t.Helper()
+	want := w.pinned
+	if s.Method != wire.MethodToolsList {
+		want = map[string]string{}
+		for _, server := range w.servers {
+			if a := server.answer(ctx, t, s); !a.failed {
+				maps.Copy(want, items(t, a.raw, s.list))
+			}
+		}
+	}
+	listed := items(t, got.raw, s.list)
+	for item, d := range want {
+		if listed[item] != d {
+			t.Errorf("%s: %s\n got %s\nwant %s", name, item, listed[item], d)
+		}
+	}
+	if len(listed) != len(want) || len(want) == 0 {
+		t.Errorf("%s: lists %d, want %d", name, len(listed), len(want))
+	}
+}
+
+// items are those of a list as they came, by what they are called.
+func items(t *testing.T, result []byte, key string) map[string]string {
+	t.Helper()
+	var page map[string]json.RawMessage
+	var all []json.RawMessage
+	if err := json.Unmarshal(result, &page); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(page[key], &all); err != nil {
+		t.Fatalf("%s in %s: %v", key, result, err)
+	}
+	if page["nextCursor"] != nil {
+		t.Fatalf("%s has more pages", key)
+	}
+	byName := map[string]string{}
+	for _, raw := range all {
+		var item struct{ Name, URI, URITemplate string }
+		if err := json.Unmarshal(raw, &item); err != nil {
 			t.Fatal(err)
 		}
-		for _, d := range page.Tools {
-			name := nameOf(t, d)
-			if _, twice := listed[name]; twice {
-				t.Errorf("%s is listed twice", name)
-			}
-			listed[name] = string(d)
+		name := item.Name + " " + item.URI + item.URITemplate
+		if _, twice := byName[name]; twice {
+			t.Errorf("%s is listed twice", name)
 		}
+		byName[name] = string(raw)
 	}
-	for name, d := range pinned {
-		if listed[name] != d {
-			t.Errorf("definition of %s\n got %s\nwant %s", name, listed[name], d)
-		}
-	}
-	for name := range listed {
-		if _, ok := pinned[name]; !ok {
-			t.Errorf("%s is listed and not pinned", name)
-		}
-	}
-	if len(results) != len(want) || len(parsed) != len(want) {
-		t.Fatalf("%d results came, the SDK returned %d, want %d", len(results), len(parsed), len(want))
-	}
-	for i := range want {
-		if !bytes.Equal(results[i], want[i]) {
-			t.Errorf("result %d\n got %s\nwant %s", i, results[i], want[i])
-		}
-		if !reflect.DeepEqual(value(t, parsed[i]), value(t, want[i])) {
-			t.Errorf("result %d by the SDK\n got %s\nwant %s", i, parsed[i], want[i])
-		}
-	}
+	return byName
 }
 
 func value(t *testing.T, raw []byte) (v any) {
 	t.Helper()
 	if err := json.Unmarshal(raw, &v); err != nil {
-		t.Fatal(err)
+		t.Fatalf("%q: %v", raw, err)
 	}
 	return v
 }
 
-func nameOf(t *testing.T, definition []byte) string {
-	t.Helper()
-	var d struct{ Name string }
-	if err := json.Unmarshal(definition, &d); err != nil {
-		t.Fatal(err)
-	}
-	return d.Name
-}
-
-// result finds the response in a body, which is JSON or a stream of events.
-func result(t *testing.T, body string) json.RawMessage {
-	t.Helper()
-	messages := []string{body}
-	if !strings.HasPrefix(strings.TrimSpace(body), "{") {
-		messages = nil
-		for line := range strings.Lines(body) {
-			if data, ok := strings.CutPrefix(strings.TrimRight(line, "\r\n"), "data:"); ok && strings.TrimSpace(data) != "" {
-				messages = append(messages, data)
+// within reports whether all that an SDK returned came over the wire: SDKs leave
+// out what they do not know, and fill in zeros.
+func within(got, wire any) bool {
+	switch g := got.(type) {
+	case map[string]any:
+		w, ok := wire.(map[string]any)
+		if !ok {
+			return false
+		}
+		for k, v := range g {
+			if came, ok := w[k]; ok && !within(v, came) || !ok && !reflect.ValueOf(v).IsZero() {
+				return false
 			}
 		}
+		return true
+	case []any:
+		w, ok := wire.([]any)
+		return ok && slices.EqualFunc(g, w, within)
+	default:
+		return reflect.DeepEqual(got, wire)
 	}
+}
+
+// response is one as it came: the bytes of its result, or of its error.
+type response struct {
+	failed bool
+	raw    json.RawMessage
+}
+
+// messagesIn are those of a body, which is JSON or a stream of events.
+func messagesIn(body string) [][]byte {
+	if strings.HasPrefix(strings.TrimSpace(body), "{") {
+		return [][]byte{[]byte(body)}
+	}
+	var messages [][]byte
+	for line := range strings.Lines(body) {
+		if data, ok := strings.CutPrefix(strings.TrimRight(line, "\r\n"), "data:"); ok && strings.TrimSpace(data) != "" {
+			messages = append(messages, []byte(data))
+		}
+	}
+	return messages
+}
+
+func responseIn(messages [][]byte) (response, bool) {
 	for _, m := range messages {
-		var response struct {
-			Result json.RawMessage `json:"result"`
-		}
-		if err := json.Unmarshal([]byte(m), &response); err == nil && response.Result != nil {
-			return response.Result
-		}
-	}
-	t.Fatalf("no result in %q", body)
-	return nil
-}
-
-// recorder authenticates requests, and keeps the answers to tools/list and
-// tools/call.
-type recorder struct {
-	token string
-	mu    sync.Mutex
-	kept  []*kept
-}
-
-type kept struct {
-	io.ReadCloser
-	method string
-	in     *recorder
-	body   bytes.Buffer
-}
-
-func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
-	req = req.Clone(req.Context())
-	req.Header.Set("Authorization", "Bearer "+r.token)
-	var sent struct{ Method string }
-	if req.Method == http.MethodPost && req.Body != nil {
-		body, err := io.ReadAll(req.Body)
-		if err != nil {
-			return nil, err
-		}
-		req.Body.Close()
-		req.Body = io.NopCloser(bytes.NewReader(body))
-		if err := json.Unmarshal(body, &sent); err != nil {
-			return nil, err
+		var r struct{ Result, Error json.RawMessage }
+		switch err := json.Unmarshal(m, &r); {
+		case err != nil:
+		case r.Result != nil:
+			return response{false, r.Result}, true
+		case r.Error != nil:
+			return response{true, r.Error}, true
 		}
 	}
-	res, err := http.DefaultTransport.RoundTrip(req)
-	if err == nil && (sent.Method == wire.MethodToolsList || sent.Method == wire.MethodToolsCall) {
-		k := &kept{ReadCloser: res.Body, method: sent.Method, in: r}
-		res.Body = k
-		r.mu.Lock()
-		r.kept = append(r.kept, k)
-		r.mu.Unlock()
-	}
-	return res, err
+	return response{}, false
 }
 
-func (k *kept) Read(p []byte) (int, error) {
-	n, err := k.ReadCloser.Read(p)
-	k.in.mu.Lock()
-	defer k.in.mu.Unlock()
-	k.body.Write(p[:n])
-	return n, err
-}
-
-func (r *recorder) answers() (all []answer) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, k := range r.kept {
-		all = append(all, answer{k.method, k.body.String()})
-	}
-	return all
-}
-
-// direct calls a tool of a server without anything in between and returns the
-// result as the server wrote it.
-func direct(ctx context.Context, t *testing.T, command []string, c call) json.RawMessage {
+// verify checks the log that the calls have left.
+func (w *world) verify(ctx context.Context, t *testing.T) {
 	t.Helper()
-	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
-	cmd.Env = []string{}
-	in, err := cmd.StdinPipe()
+	if err := w.app.Store.Checkpoint(); err != nil {
+		t.Fatal(err)
+	}
+	report, err := audit.VerifySource(ctx, w.app.Store, audit.VerifyOptions{Keys: []string{w.app.Ring.Verifier}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		in.Close()
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	}()
-	lines := bufio.NewReader(out)
-	ask := func(id int, method string, params any) json.RawMessage {
-		raw, err := json.Marshal(map[string]any{"jsonrpc": "2.0", "id": id, "method": method, "params": params})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := in.Write(append(raw, '\n')); err != nil {
-			t.Fatal(err)
-		}
-		for {
-			line, err := lines.ReadBytes('\n')
-			if err != nil {
-				t.Fatalf("%s: %v", method, err)
-			}
-			var m struct {
-				ID            int
-				Method        string
-				Result, Error json.RawMessage
-			}
-			if err := json.Unmarshal(line, &m); err != nil {
-				t.Fatalf("%s: %q: %v", method, line, err)
-			}
-			if m.Method == "" && m.ID == id {
-				if m.Result == nil {
-					t.Fatalf("%s: %s", method, m.Error)
-				}
-				return m.Result
-			}
-		}
-	}
-	ask(1, "initialize", map[string]any{
-		"protocolVersion": wire.Version20251125, "capabilities": map[string]any{},
-		"clientInfo": map[string]any{"name": "counterpart", "version": "1"},
-	})
-	if _, err := io.WriteString(in, `{"jsonrpc":"2.0","method":"notifications/initialized"}`+"\n"); err != nil {
-		t.Fatal(err)
-	}
-	return ask(2, wire.MethodToolsCall, c)
-}
-
-// project writes a project directory with the pins that the servers give, and
-// returns the definitions by name.
-func project(ctx context.Context, t *testing.T, dir string, commands map[sallyport.UpstreamID][]string) map[string]string {
-	t.Helper()
-	stage := upstream.NewStage(upstream.Config{Stage: sallyport.Production, Client: upstream.Implementation{Name: "counterpart", Version: "1"}})
-	defer stage.Close(ctx)
-	pinned := map[string]string{}
-	for id, command := range commands {
-		found, err := stage.Probe(ctx, &sallyport.StageUpstream{ID: id, Transport: sallyport.Transport{Command: command, Dir: dir}})
-		if err != nil {
-			t.Fatalf("probe of %s: %v", id, err)
-		}
-		if found.Era != wire.Sessions || len(found.Tools) == 0 {
-			t.Fatalf("probe of %s: era %v, %d tools", id, found.Era, len(found.Tools))
-		}
-		for _, d := range found.Tools {
-			pinned[nameOf(t, d)] = string(d)
-		}
-		pins := config.Pins{Server: found.Server, Tools: found.Tools}
-		write(t, filepath.Join(dir, "upstreams", string(id)+".pins.json"), string(pins.Marshal()))
-		list, err := json.Marshal(command)
-		if err != nil {
-			t.Fatal(err)
-		}
-		write(t, filepath.Join(dir, "upstreams", string(id)+".yaml"), fmt.Sprintf(
-			"upstream: %s\nstages:\n  sandbox: {binding: simulate}\n  production:\n    command: %s\n    era: \"2025-11-25\"\n    binding: live\n", id, list))
-	}
-	write(t, filepath.Join(dir, "sallyport.yaml"), "listen: 127.0.0.1:0\n")
-	write(t, filepath.Join(dir, "agents", "tester.yaml"),
-		"agent: tester\nowner: tester@example.com\ntier: low\nupstreams: [everything, filesystem]\npolicies: [policies/tester.cedar]\n")
-	write(t, filepath.Join(dir, "policies", "tester.cedar"), "@id(\"all\")\npermit (principal, action, resource);\n")
-	if _, problems := config.Load(os.DirFS(dir)); len(problems) > 0 {
-		t.Fatal(problems)
-	}
-	return pinned
-}
-
-// start starts an installation that runs the agent in production. The function
-// opens a run and returns its token.
-func start(ctx context.Context, t *testing.T, dir string) (*app.App, func() string) {
-	t.Helper()
-	a, err := app.New(ctx, app.Options{Dir: dir, Listen: "127.0.0.1:0", Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := a.Close(); err != nil {
-			t.Errorf("close: %v", err)
-		}
-	})
-	if _, err := a.Founder(ctx, "you@localhost"); err != nil {
-		t.Fatal(err)
-	}
-	people, err := a.Store.Persons(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := a.Propose(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := a.Control.Apply(ctx, &people[0], p, p.Digest, "counterparts"); err != nil {
-		t.Fatal(err)
-	}
-	for _, stage := range []sallyport.Stage{sallyport.Sandbox, sallyport.Production} {
-		if _, err := a.Control.Promote(ctx, &people[0], "tester", "", stage, "counterparts"); err != nil {
-			t.Fatal(err)
-		}
-	}
-	host, err := a.Control.MakeHostKey(ctx, &people[0], "tester", sallyport.Production, 1, "counterparts")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return a, func() string {
-		run, err := a.Control.OpenRun(ctx, &host.Key, 0, sallyport.Envelope{Task: "counterparts"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if run.Run.Stage != sallyport.Production {
-			t.Fatalf("the run is in %s", run.Run.Stage)
-		}
-		return run.Token
+	if !report.OK {
+		var text bytes.Buffer
+		_ = report.WriteText(&text)
+		t.Errorf("the log does not verify:\n%s", &text)
 	}
 }
 
@@ -453,75 +514,4 @@ func write(t *testing.T, path, text string) {
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// tool finds a program that this test cannot do without.
-func tool(t *testing.T, name string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err == nil {
-		path, err = filepath.Abs(path)
-	}
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("%s is missing, and CI must test against real counterparts: %v", name, err)
-		}
-		t.Skipf("NOT TESTED AGAINST REAL COUNTERPARTS: install %s (%v)", name, err)
-	}
-	return path
-}
-
-// install returns a directory with testdata/counterpart and the packages it names,
-// which is made once for each content of testdata/counterpart.
-func install(t *testing.T, npm string) string {
-	t.Helper()
-	names, err := filepath.Glob(filepath.Join("testdata", "counterpart", "*.*"))
-	if err != nil || len(names) == 0 {
-		t.Fatalf("testdata/counterpart: %v, %v", names, err)
-	}
-	slices.Sort(names)
-	sum := sha256.New()
-	files := map[string]string{}
-	for _, name := range names {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		fmt.Fprintf(sum, "%s %d\n%s", filepath.Base(name), len(text), text)
-		files[filepath.Base(name)] = string(text)
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		cache = t.TempDir()
-	}
-	cache = filepath.Join(cache, "sallyport-counterpart")
-	dir := filepath.Join(cache, fmt.Sprintf("%x", sum.Sum(nil)[:8]))
-	if _, err := os.Stat(filepath.Join(dir, "node_modules")); err == nil {
-		return dir
-	}
-	if err := os.MkdirAll(cache, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	// Installed beside its place and moved there, so that half of it is never used.
-	making, err := os.MkdirTemp(cache, "making-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(making)
-	for name, text := range files {
-		write(t, filepath.Join(making, name), text)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, npm, "install", "--no-audit", "--no-fund", "--ignore-scripts")
-	cmd.Dir = making
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("npm install: %v\n%s", err, out)
-	}
-	if err := os.Rename(making, dir); err != nil {
-		if _, there := os.Stat(filepath.Join(dir, "node_modules")); there != nil {
-			t.Fatal(err)
-		}
-	}
-	return dir
 }

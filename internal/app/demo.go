@@ -115,6 +115,17 @@ func (d *Demo) write(dir, servers string) error {
 			return err
 		}
 	}
+	// The servers have other ports at every start: the demo's person pins them anew.
+	for _, name := range []sallyport.UpstreamID{"crm", "payments", "mail"} {
+		u, problems := config.LoadUpstream(os.DirFS(dir), name)
+		if len(problems) > 0 {
+			return fmt.Errorf("the demo's own files: %w", problems)
+		}
+		u.Pins.Pinned = map[sallyport.Stage]sallyport.Digest{sallyport.Production: u.Stages[sallyport.Production].Identity}
+		if err := os.WriteFile(filepath.Join(dir, filepath.FromSlash(u.PinsPath)), u.Pins.Marshal(), 0o600); err != nil {
+			return err
+		}
+	}
 	if _, problems := config.Load(os.DirFS(dir)); len(problems) > 0 {
 		return fmt.Errorf("the demo's own files: %w", problems)
 	}

@@ -8,17 +8,19 @@ import (
 	"sallyport/internal/policy"
 )
 
-// PolicyTests runs the policy tests of a project directory and tells the result
-// of each. Every test meets the policies of its agent's release and of its stage.
-func PolicyTests(dir string, tell func(string)) (passed, failed int, err error) {
+// PolicyTests runs the policy tests of a project directory, in the order of the
+// files and stages. Every test meets the policies of its agent's release and of
+// its stage.
+func PolicyTests(dir string) ([]policy.TestResult, error) {
 	project, problems := config.Load(os.DirFS(dir))
 	if len(problems) > 0 {
-		return 0, 0, problems
+		return nil, problems
 	}
+	var results []policy.TestResult
 	for _, file := range project.TestFiles {
 		tests, problems := policy.ParseTests(file.Path, []byte(file.Text))
 		if len(problems) > 0 {
-			return passed, failed, &problems[0]
+			return results, &problems[0]
 		}
 		var release *sallyport.Release
 		for i := range project.Releases {
@@ -27,14 +29,13 @@ func PolicyTests(dir string, tell func(string)) (passed, failed int, err error) 
 			}
 		}
 		if release == nil {
-			return passed, failed, sallyport.Refuse(sallyport.BadConfig, file.Path+" tests agent "+string(tests.Agent)+", which no file of agents/ declares", "correct its agent")
+			return results, sallyport.Refuse(sallyport.BadConfig, file.Path+" tests agent "+string(tests.Agent)+", which no file of agents/ declares", "correct its agent")
 		}
 		for _, stage := range sallyport.Stages {
 			c := project.Stages[stage]
-			tools, sources := policy.Inputs(release, &c)
-			set, problems := policy.Compile(tools, sources)
+			set, problems := policy.Compile(policy.Inputs(release, &c))
 			if len(problems) > 0 {
-				return passed, failed, &problems[0]
+				return results, &problems[0]
 			}
 			of := *tests
 			of.Tests = nil
@@ -44,18 +45,10 @@ func PolicyTests(dir string, tell func(string)) (passed, failed int, err error) 
 				}
 			}
 			base := policy.Query{Principal: sallyport.Principal{Agent: release.Agent, Release: release.ID}, Tier: release.Tier, Owner: release.Owner}
-			for _, r := range of.Run(set, base, pinOf(release, &c)) {
-				if r.Passed {
-					passed++
-					tell("ok    " + r.Name)
-				} else {
-					failed++
-					tell("FAIL  " + r.Name + "\n      " + r.Why)
-				}
-			}
+			results = append(results, of.Run(set, base, pinOf(release, &c))...)
 		}
 	}
-	return passed, failed, nil
+	return results, nil
 }
 
 func pinOf(r *sallyport.Release, c *sallyport.StageConfig) policy.Pin {

@@ -27,6 +27,10 @@ type VerifyOptions struct {
 	// Against are signed checkpoints that were kept elsewhere, out of reach of
 	// those who could change the log.
 	Against [][]byte
+	// Beside, if not nil, compares what a store keeps beside the log (what is in
+	// force, what payloads open to) with the records it must follow from, and calls
+	// found for what does not. [VerifySource] asks it if the log itself fits.
+	Beside func(ctx context.Context, found func(seq int64, text string)) error
 	// Progress, if not nil, is called now and then with the records done so far
 	// and the records there should be, as far as is known.
 	Progress func(done, total int64)
@@ -61,6 +65,8 @@ const (
 	Malformed FindingKind = "malformed"
 	// Repeated: a call has two intents or two outcomes.
 	Repeated FindingKind = "repeated"
+	// Unfounded: what the store keeps beside the log does not follow from it.
+	Unfounded FindingKind = "unfounded"
 	// NoIntent: a changing call has an outcome and no intent before it.
 	NoIntent FindingKind = "no_intent"
 )
@@ -785,6 +791,11 @@ func VerifySource(ctx context.Context, src Source, o VerifyOptions) (*Report, er
 	}
 	if n := int64(len(v.found)) - v.last.Size; n > 0 && len(v.report.Findings) == 0 {
 		v.report.Notes = append(v.report.Notes, fmt.Sprintf("Not signed: the last %d records, which came after the last checkpoint; only the store vouches for them.", n))
+	}
+	if o.Beside != nil && len(v.report.Findings) == 0 {
+		if err := o.Beside(ctx, func(seq int64, text string) { v.add(seq, Unfounded, "%s", text) }); err != nil {
+			return nil, fmt.Errorf("verify: what is kept beside the log: %w", err)
+		}
 	}
 	return v.close(), nil
 }

@@ -645,10 +645,7 @@ func TestVerifySource(t *testing.T) {
 }
 
 // growing is a log to which records and checkpoints are added while it is read.
-type growing struct {
-	*memory
-	n int
-}
+type growing struct{ *memory }
 
 func (g *growing) ReadHashes(at []int64) ([]tlog.Hash, error) {
 	for range 3 {

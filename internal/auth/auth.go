@@ -24,14 +24,16 @@ type Keys interface {
 }
 
 // Auth identifies callers. What it has found out it keeps for a minute, or until
-// anything is decided.
+// anything is decided, or its run ends.
 type Auth struct {
 	Keys Keys
 	Now  func() time.Time
 
 	mu    sync.RWMutex
 	kept  map[[32]byte]keptKey
+	runs  map[sallyport.RunID][32]byte // which of them is the token of a run
 	epoch int64
+	sweep time.Time // when those that are out of date are dropped next
 }
 
 type keptKey struct {
@@ -63,12 +65,7 @@ func (a *Auth) Key(ctx context.Context, credential string) (*control.Key, error)
 			return nil, err
 		}
 		k = keptKey{key, now.Add(keepFor)}
-		a.mu.Lock()
-		if a.kept == nil || a.epoch != epoch || len(a.kept) >= mostKept {
-			a.kept, a.epoch = map[[32]byte]keptKey{}, epoch
-		}
-		a.kept[hash] = k
-		a.mu.Unlock()
+		a.keep(hash, k, now, epoch)
 	}
 	switch {
 	case !k.key.Revoked.IsZero():
@@ -77,6 +74,40 @@ func (a *Auth) Key(ctx context.Context, credential string) (*control.Key, error)
 		return nil, sallyport.Refuse(sallyport.Unauthenticated, "the credential has expired", "ask for a new one")
 	}
 	return k.key, nil
+}
+
+func (a *Auth) keep(hash [32]byte, k keptKey, now time.Time, epoch int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.kept == nil || a.epoch != epoch || len(a.kept) >= mostKept {
+		a.kept, a.runs, a.epoch = map[[32]byte]keptKey{}, map[sallyport.RunID][32]byte{}, epoch
+	}
+	if !now.Before(a.sweep) {
+		for old, o := range a.kept {
+			if !now.Before(o.until) {
+				a.drop(old, o.key.Run)
+			}
+		}
+		a.sweep = now.Add(keepFor)
+	}
+	a.kept[hash] = k
+	if k.key.Run != "" {
+		a.runs[k.key.Run] = hash
+	}
+}
+
+func (a *Auth) drop(hash [32]byte, run sallyport.RunID) {
+	delete(a.kept, hash)
+	delete(a.runs, run)
+}
+
+// Ended drops the token of a run that has ended.
+func (a *Auth) Ended(id sallyport.RunID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if hash, ok := a.runs[id]; ok {
+		a.drop(hash, id)
+	}
 }
 
 // Identify implements [gateway.Identities].

@@ -47,8 +47,11 @@ func OpenRing(dir string) (*Ring, error) {
 	if r.Verifier, err = audit.VerifierKey(skey); err != nil {
 		return nil, fmt.Errorf("keys: checkpoint.key: %w", err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "checkpoint.pub"), []byte(r.Verifier+"\n"), 0o644); err != nil {
-		return nil, fmt.Errorf("keys: %w", err)
+	public := filepath.Join(dir, "checkpoint.pub")
+	if have, err := os.ReadFile(public); err != nil || string(have) != r.Verifier+"\n" {
+		if err := os.WriteFile(public, []byte(r.Verifier+"\n"), 0o644); err != nil {
+			return nil, fmt.Errorf("keys: %w", err)
+		}
 	}
 	if r.Sealing, err = secretFile(filepath.Join(dir, "sealing.key")); err != nil {
 		return nil, err
@@ -73,7 +76,9 @@ func secretFile(path string) ([]byte, error) {
 	return raw, nil
 }
 
-// keyFile reads a key, or makes it once: a file that exists is never written.
+// keyFile reads a key, or makes it once: a file that exists is never written. A new
+// key is written beside its place and linked there whole, so that neither a crash
+// nor another process that starts at the same time leaves half of one.
 func keyFile(path string, fresh func() (string, error)) (string, error) {
 	b, err := os.ReadFile(path)
 	if err == nil {
@@ -86,12 +91,31 @@ func keyFile(path string, fresh func() (string, error)) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("keys: %w", err)
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".new-*") // readable by its owner alone
 	if err != nil {
 		return "", fmt.Errorf("keys: %w", err)
 	}
-	if _, err := f.WriteString(text + "\n"); err != nil {
-		return "", errors.Join(err, f.Close())
+	_, err = f.WriteString(text + "\n")
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Link(f.Name(), path)
 	}
-	return text, errors.Join(f.Sync(), f.Close())
+	if err = errors.Join(err, os.Remove(f.Name())); errors.Is(err, fs.ErrExist) {
+		return keyFile(path, fresh) // somebody else made it meanwhile
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(path))
+	}
+	if err != nil {
+		return "", fmt.Errorf("keys: %w", err)
+	}
+	return text, nil
+}
+
+// syncDir makes the names in a folder durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }

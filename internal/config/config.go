@@ -31,6 +31,9 @@ type Project struct {
 	Releases []sallyport.Release
 	// Stages holds all three, whether the files speak of them or not.
 	Stages map[sallyport.Stage]sallyport.StageConfig
+	// Pinned is where each upstream was reached when it was pinned, as far as its
+	// pins say: see Pins.
+	Pinned map[sallyport.UpstreamID]map[sallyport.Stage]sallyport.Digest
 	// TestFiles are the policy tests, sorted by path.
 	TestFiles []File
 	// Notes are what people should know and need not change: a pinned tool that
@@ -111,6 +114,12 @@ func Load(fsys fs.FS) (*Project, Problems) {
 	l.wall()
 	l.readPolicies()
 	p.Stages = l.stages()
+	p.Pinned = map[sallyport.UpstreamID]map[sallyport.Stage]sallyport.Digest{}
+	for id, u := range l.upstreams {
+		if u != nil && u.pins != nil {
+			p.Pinned[id] = u.pins.Pinned
+		}
+	}
 	releases, sound := l.releases()
 	l.unused()
 	p.TestFiles = l.testFiles()

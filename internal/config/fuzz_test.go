@@ -84,3 +84,51 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+// FuzzSecretReference checks and resolves references. What passes leads to a
+// variable with a prefix that was configured, or to a file under a root that was,
+// by a path that goes nowhere else on the way; and no error repeats the reference
+// where nothing was resolved, for it may be the secret itself.
+func FuzzSecretReference(f *testing.F) {
+	for _, ref := range []string{
+		"env:SALLYPORT_X", "env:HOME", "env:", "env:SALLYPORT_", "env:SALLYPORT_X=1", "file:secrets/a", "file:secrets/../a", "file:secrets/./a", "file:secrets//a", "file:secrets", "file:secrets/", "file:/run/secrets/a",
+		"file:/run/secrets/../passwd", "file:./secrets/a", "file:secrets\\..\\a", "file:secrets/a\x00", "FILE:secrets/a", "file:secretsx/a", "file://secrets/a", "hunter2hunter2", "", "file:secrets/\xff", "file:secrets/..", "file:..secrets/a", "file:secrets/...",
+	} {
+		f.Add(ref, "the secret\n")
+	}
+	f.Add("file:secrets/a", "a\nb")
+	f.Add("file:secrets/a", "\r\n")
+	roots := SecretRoots{Files: []string{"secrets", "/run/secrets"}, Env: []string{"SALLYPORT_"}}
+	f.Fuzz(func(t *testing.T, ref, content string) {
+		read := ""
+		secret, err := roots.Resolve(ref, func(name string) (string, bool) {
+			read = "env:" + name
+			if !strings.HasPrefix(name, "SALLYPORT_") {
+				t.Fatalf("%q reads the variable %q", ref, name)
+			}
+			return content, true
+		}, func(name string) ([]byte, error) {
+			read = "file:" + name
+			rel, under := strings.CutPrefix(name, "secrets/")
+			if !under {
+				rel, under = strings.CutPrefix(name, "/run/secrets/")
+			}
+			if !under || !filepath.IsLocal(rel) || rel == "." || filepath.Clean(name) != name {
+				t.Fatalf("%q reads the file %q", ref, name)
+			}
+			return []byte(content), nil
+		})
+		if checked := roots.Check(ref); (checked == nil) != (read != "") {
+			t.Fatalf("%q: checked %v, read %q", ref, checked, read)
+		}
+		if err != nil {
+			if secret != "" || read == "" && len(ref) > 12 && strings.Contains(err.Error(), ref) || len(content) > 16 && strings.Contains(err.Error(), content) {
+				t.Fatalf("%q: %q %v", ref, secret, err)
+			}
+			return
+		}
+		if secret == "" || strings.ContainsAny(secret, "\r\n\x00") || !strings.HasPrefix(content, secret) || len(content)-len(secret) > 2 {
+			t.Fatalf("%q became %q", content, secret)
+		}
+	})
+}

@@ -23,6 +23,10 @@ type Pins struct {
 	Server sallyport.PinnedServer
 	// Tools are definitions, in the upstream's order: each one JSON object.
 	Tools []json.RawMessage
+	// Pinned is where the upstream was reached when it said so: the identity of
+	// its transport by stage. An upstream that is repointed loses its pins in that
+	// stage, unless they say the new identity. May be empty.
+	Pinned map[sallyport.Stage]sallyport.Digest
 }
 
 // ParsePins reads a pins file. It is strict: no unknown or repeated member, no
@@ -34,6 +38,7 @@ func ParsePins(b []byte) (*Pins, error) {
 	err := r.object("the file", map[string]func() error{
 		"server": func() error { return r.server(&p.Server) },
 		"tools":  func() error { return r.tools(&p.Tools) },
+		"pinned": func() error { return r.pinned(p) },
 	}, "server", "tools")
 	if err == nil {
 		if _, err = r.dec.ReadToken(); errors.Is(err, io.EOF) {
@@ -182,6 +187,26 @@ func (r *pinsReader) server(s *sallyport.PinnedServer) error {
 	}, "protocolVersion", "capabilities")
 }
 
+func (r *pinsReader) pinned(p *Pins) error {
+	p.Pinned = map[sallyport.Stage]sallyport.Digest{}
+	in := map[string]func() error{}
+	for _, stage := range []sallyport.Stage{sallyport.Staging, sallyport.Production} {
+		in[stage.String()] = func() error {
+			var text string
+			start := r.dec.InputOffset()
+			if err := r.string("an identity", &text); err != nil {
+				return err
+			}
+			if !digestForm.MatchString(text) {
+				return r.at(start+1, "%s is not the identity of a transport", quote(text))
+			}
+			p.Pinned[stage] = sallyport.Digest(text)
+			return nil
+		}
+	}
+	return r.object("pinned", in)
+}
+
 func (r *pinsReader) tools(list *[]json.RawMessage) error {
 	if r.dec.PeekKind() != '[' {
 		return r.wrong("tools", "an array")
@@ -231,7 +256,20 @@ func (p *Pins) Marshal() []byte {
 		b.WriteString(",\n    \"instructions\": ")
 		writeJSONString(&b, p.Server.Instructions)
 	}
-	b.WriteString("\n  },\n  \"tools\": [")
+	b.WriteString("\n  },\n")
+	if len(p.Pinned) > 0 {
+		b.WriteString("  \"pinned\": {")
+		separator := ""
+		for _, stage := range sallyport.Stages {
+			if at, ok := p.Pinned[stage]; ok {
+				b.WriteString(separator + "\n    \"" + stage.String() + "\": ")
+				writeJSONString(&b, string(at))
+				separator = ","
+			}
+		}
+		b.WriteString("\n  },\n")
+	}
+	b.WriteString("  \"tools\": [")
 	for i, t := range p.Tools {
 		if i > 0 {
 			b.WriteByte(',')

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"io/fs"
 	"net"
 	"net/netip"
 	"net/url"
@@ -28,6 +29,14 @@ type Server struct {
 	// the port of Listen is zero and none are named.
 	AllowedOrigins []string `json:"allowed_origins"`
 	Limits         Limits   `json:"limits"`
+}
+
+// LoadServer reads sallyport.yaml alone: what is wrong elsewhere in the project
+// directory does not matter.
+func LoadServer(fsys fs.FS) (Server, Problems) {
+	l := &loader{fsys: fsys}
+	s := l.server()
+	return s, l.problems.ordered()
 }
 
 // Limits bound what is taken in from a connection.

@@ -3,10 +3,12 @@ package config
 import (
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net"
 	"net/netip"
 	"net/url"
+	"os"
 	"path"
 	"regexp"
 	"slices"
@@ -131,9 +133,11 @@ func eraOf(version string) string {
 // hostName matches what DNS and hosts files hold, in ASCII.
 var hostName = regexp.MustCompile(`^(?i:[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)(?:\.(?i:[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?))*\.?$`)
 
-// url checks the address of an endpoint and returns what it claims: scheme, host,
-// port and path, so that two spellings of one place are one. What it finds wrong
-// is said without the URL, which may hold a password.
+// url checks the address of an endpoint and returns what it claims: host, port and
+// path, so that two spellings of one place are one. The scheme does not count,
+// since one port listens whatever it is spoken to in; neither does the case of the
+// path, which not every server looks at. What it finds wrong is said without the
+// URL, which may hold a password.
 func (d *document) url(text string, insecure bool, key ...string) (claims string, ok bool) {
 	at := d.value(key...)
 	u, err := url.Parse(text)
@@ -196,7 +200,7 @@ func (d *document) url(text string, insecure bool, key ...string) (claims string
 		d.problem(at, "", "the port of a URL is from 1 to 65535")
 		return "", false
 	}
-	return u.Scheme + "://" + net.JoinHostPort(host, strconv.FormatUint(n, 10)) + path.Clean("/"+u.Path), true
+	return net.JoinHostPort(host, strconv.FormatUint(n, 10)) + strings.ToLower(path.Clean("/"+u.Path)), true
 }
 
 var headerName = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
@@ -305,7 +309,9 @@ func (l *loader) claim(d *document, c claim, what, key string, at *yaml.Node) {
 func (l *loader) wall() {
 	first := map[[2]string]claim{}
 	slices.SortStableFunc(l.claims, func(a, b claim) int { return int(a.stage) - int(b.stage) })
+	var files []heldSecret
 	for _, c := range l.claims {
+		c.key = l.oneFile(c, &files)
 		was, ok := first[[2]string{c.what, c.key}]
 		if !ok {
 			first[[2]string{c.what, c.key}] = c
@@ -320,4 +326,32 @@ func (l *loader) wall() {
 		p.Hint = "give " + c.stage.String() + " one of its own"
 		l.add(p)
 	}
+}
+
+// heldSecret is a file that a reference leads to, under the first name it has.
+type heldSecret struct {
+	ref  string
+	file fs.FileInfo
+}
+
+// oneFile is what a claim is of: of a secret in a file that has several names, by
+// links of either kind, the first name that came up. Files that are not there yet
+// and those outside the project directory go by their own names: whoever reads
+// them looks again.
+func (l *loader) oneFile(c claim, held *[]heldSecret) string {
+	name, ok := strings.CutPrefix(c.key, "file:")
+	if c.what != "credential" || !ok || !fs.ValidPath(name) {
+		return c.key
+	}
+	file, err := fs.Stat(l.fsys, name)
+	if err != nil {
+		return c.key
+	}
+	for _, h := range *held {
+		if os.SameFile(h.file, file) {
+			return h.ref
+		}
+	}
+	*held = append(*held, heldSecret{c.key, file})
+	return c.key
 }

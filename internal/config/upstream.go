@@ -45,7 +45,10 @@ type Upstream struct {
 	Stages   map[sallyport.Stage]sallyport.StageUpstream
 	PinsPath string // relative to the project directory
 	Pins     *Pins  // nil if nobody pinned the upstream yet
-	Secrets  SecretRoots
+	// Tools are those of the pins, as people declared them, under the upstream's
+	// own names.
+	Tools   []sallyport.Tool
+	Secrets SecretRoots
 }
 
 // LoadUpstream reads what it takes to reach one upstream: sallyport.yaml and
@@ -63,7 +66,7 @@ func LoadUpstream(fsys fs.FS, id sallyport.UpstreamID) (*Upstream, Problems) {
 	if u == nil || len(l.problems) > 0 {
 		return nil, l.problems.ordered()
 	}
-	return &Upstream{ID: u.id, Stages: u.stages, PinsPath: u.pinsPath, Pins: u.pins, Secrets: server.Secrets}, nil
+	return &Upstream{ID: u.id, Stages: u.stages, PinsPath: u.pinsPath, Pins: u.pins, Tools: u.tools, Secrets: server.Secrets}, nil
 }
 
 func (l *loader) readUpstreams() {

@@ -58,7 +58,7 @@ func (c *Control) Apply(ctx context.Context, by *sallyport.Person, p *Proposal, 
 	if err != nil {
 		return nil, err
 	}
-	out := &Applied{Digest: p.Digest, Releases: map[sallyport.AgentID]sallyport.ReleaseID{}}
+	out := &Applied{Digest: p.Digest, Releases: map[sallyport.AgentID]sallyport.ReleaseID{}, New: []sallyport.ReleaseID{}, Stages: []sallyport.Stage{}}
 	var changes []Change
 	for i := range p.Releases {
 		r := &p.Releases[i]

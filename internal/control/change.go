@@ -79,6 +79,10 @@ type (
 	}
 	// Settle ends an unknown outcome.
 	Settle struct{ Call sallyport.CallID }
+	// PutAnswer reserves the place of an answer, or fills it; DropAnswers forgets
+	// those of before a time.
+	PutAnswer   struct{ Answer Answer }
+	DropAnswers struct{ Before time.Time }
 )
 
 func (PutVersion) change() {}
@@ -95,6 +99,9 @@ func (RevokeKey) change()  {}
 func (PutRun) change()     {}
 func (EndRun) change()     {}
 func (Settle) change()     {}
+
+func (PutAnswer) change()   {}
+func (DropAnswers) change() {}
 
 // VersionKind is what a version is a version of.
 type VersionKind string
@@ -126,6 +133,16 @@ type Link struct {
 	Hash    [32]byte
 	Person  sallyport.PersonID
 	Expires time.Time
+}
+
+// Answer is what a request made with an idempotency key was answered.
+type Answer struct {
+	Key     string // names its place; says nothing of the caller
+	Request string // a fingerprint of what was asked
+	// Status is that of HTTP, zero while there is no answer, and Body encrypted.
+	Status int
+	Body   []byte
+	At     time.Time
 }
 
 // Pointer is a stage pointer with its last move.

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"sallyport"
 	"sallyport/internal/audit"
@@ -79,12 +80,19 @@ type Control struct {
 // New makes a Control.
 func New(c Config) *Control { return &Control{Config: c} }
 
-// decide commits changes with their record and makes calls be judged by them.
+// decide commits changes with their record and makes calls be judged by them. Calls
+// are judged by what the book says whether the commit worked or not, since one
+// that failed may have happened, and whether the person still waits or not.
 func (c *Control) decide(ctx context.Context, r *audit.Record, changes ...Change) error {
-	if err := c.Book.Commit(ctx, r, changes...); err != nil {
+	err := c.Book.Commit(ctx, r, changes...)
+	stale := c.Live.Refresh(context.WithoutCancel(ctx))
+	if err != nil && stale != nil {
+		c.Log.Error("what has been decided could not be read back; calls are judged by what was decided before", "err", stale)
+	}
+	if err != nil {
 		return err
 	}
-	return c.Live.Refresh(ctx)
+	return stale
 }
 
 // record is that of a person's decision. detail says what it changed.
@@ -119,11 +127,11 @@ func needs(p *sallyport.Person, what string, roles ...sallyport.Role) error {
 
 // reasoned refuses a decision without a reason.
 func reasoned(reason string) error {
-	switch n := len(strings.TrimSpace(reason)); {
+	switch n := utf8.RuneCountInString(strings.TrimSpace(reason)); {
 	case n == 0:
 		return sallyport.Refuse(sallyport.BadRequest, "a reason is required: it is what the next person reads", "add --reason \"...\"")
 	case n > 2000:
-		return sallyport.Refuse(sallyport.BadRequest, "the reason is longer than 2000 bytes", "say it shorter and link to the rest")
+		return sallyport.Refuse(sallyport.BadRequest, "the reason is longer than 2000 characters", "say it shorter and link to the rest")
 	}
 	return nil
 }

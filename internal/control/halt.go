@@ -57,6 +57,9 @@ func (c *Control) stop(ctx context.Context, h sallyport.Halt) *Stopped {
 	defer cancel()
 	out := c.Live.Halt(bounded, h)
 	out.Halt = h
+	if out.InFlight == nil {
+		out.InFlight = []sallyport.CallID{} // never null
+	}
 	if !out.Confirmed.IsZero() {
 		out.ConfirmedMicros = out.Confirmed.Sub(arrived).Microseconds()
 	}
@@ -121,8 +124,19 @@ func (c *Control) Recover(ctx context.Context) error {
 			return err
 		}
 	}
-	return c.Spare.Keep(nil)
+	// Another may have been put there meanwhile, by somebody for whom nothing else
+	// worked: it stays for the next time.
+	more, err := c.Spare.Kept()
+	if err != nil {
+		return err
+	}
+	return c.Spare.Keep(slices.DeleteFunc(more, func(h sallyport.Halt) bool {
+		return slices.ContainsFunc(kept, func(k sallyport.Halt) bool { return same(&k, &h) })
+	}))
 }
+
+// same reports whether two halts stop the same.
+func same(a, b *sallyport.Halt) bool { return a.Scope == b.Scope && a.Subject == b.Subject }
 
 func (c *Control) keepSpare(h sallyport.Halt) error {
 	c.spare.Lock()
@@ -131,8 +145,7 @@ func (c *Control) keepSpare(h sallyport.Halt) error {
 	if err != nil {
 		return err
 	}
-	same := func(k sallyport.Halt) bool { return k.Scope == h.Scope && k.Subject == h.Subject }
-	if slices.ContainsFunc(kept, same) {
+	if slices.ContainsFunc(kept, func(k sallyport.Halt) bool { return same(&k, &h) }) {
 		return nil
 	}
 	return c.Spare.Keep(append(kept, h))

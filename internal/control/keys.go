@@ -6,8 +6,10 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"sallyport"
 	"sallyport/internal/audit"
@@ -80,7 +82,7 @@ func (c *Control) makeKey(ctx context.Context, by *sallyport.Person, k Key, days
 	if err := needs(by, "make a "+k.Kind.String()+" key up to "+k.Ceiling.String(), roles...); err != nil {
 		return nil, err
 	}
-	if k.Ceiling == 0 {
+	if !slices.Contains(sallyport.Stages, k.Ceiling) {
 		return nil, sallyport.Refuse(sallyport.BadRequest, "a key needs the highest stage it may reach", "add --stage sandbox, staging or production")
 	}
 	if days < 1 || days > 366 {
@@ -126,8 +128,8 @@ func (c *Control) PutPerson(ctx context.Context, by *sallyport.Person, p sallypo
 }
 
 func (c *Control) putPerson(ctx context.Context, by sallyport.PersonID, p sallyport.Person) error {
-	if p.ID == "" || len(p.ID) > 254 || strings.ContainsAny(string(p.ID), " \t\r\n\x00") || len(p.Roles) == 0 {
-		return sallyport.Refuse(sallyport.BadRequest, "a person needs a name without spaces, of at most 254 bytes, and at least one role", "roles are viewer, developer, reviewer, approver, operator, auditor and admin")
+	if p.ID == "" || utf8.RuneCountInString(string(p.ID)) > 254 || strings.ContainsAny(string(p.ID), " \t\r\n\x00") || len(p.Roles) == 0 || slices.ContainsFunc(p.Roles, unknownRole) {
+		return sallyport.Refuse(sallyport.BadRequest, "a person needs a name without spaces, of at most 254 characters, and at least one role", "roles are viewer, developer, reviewer, approver, operator, auditor and admin")
 	}
 	record, err := c.record(audit.PersonMade, by, map[string]any{"roles": p.Roles})
 	if err != nil {
@@ -136,6 +138,9 @@ func (c *Control) putPerson(ctx context.Context, by sallyport.PersonID, p sallyp
 	record.Principal = &audit.Principal{Person: string(p.ID)}
 	return c.Book.Commit(ctx, record, PutPerson{p})
 }
+
+// unknownRole: a role that has no name cannot be read back.
+func unknownRole(r sallyport.Role) bool { return r < sallyport.Viewer || r > sallyport.Admin }
 
 // Founder makes the first admin, on the word of the machine itself.
 func (c *Control) Founder(ctx context.Context, id sallyport.PersonID) error {

@@ -120,8 +120,8 @@ func (c *Control) CloseRun(ctx context.Context, host *Key, id sallyport.RunID, e
 	if err != nil {
 		return err
 	}
-	if host.Kind != sallyport.KeyHost || run.Agent != host.Agent {
-		return sallyport.Refuse(sallyport.NotPermitted, "a run is closed with a host key of its agent", "")
+	if host.Kind != sallyport.KeyHost || run.Agent != host.Agent || run.Stage > host.Ceiling {
+		return sallyport.Refuse(sallyport.NotPermitted, "a run is closed with a host key of its agent for its stage", "")
 	}
 	if !slices.Contains([]string{"success", "failure", "abandoned"}, end.Outcome) {
 		return sallyport.Refuse(sallyport.BadRequest, fmt.Sprintf("outcome %q is not known", end.Outcome), "success, failure or abandoned")

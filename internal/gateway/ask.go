@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 
 	"sallyport"
 	"sallyport/internal/audit"
@@ -36,7 +37,8 @@ func (g *Gateway) mayAsk(x *Exchange, method string) (sallyport.Decision, error)
 
 // ask passes an upstream's request (MCP 2025-11-25) to the client if policy
 // permits, and otherwise answers it with an error. Question and answer are
-// recorded before the answer leaves for the upstream.
+// recorded before the answer leaves for the upstream; so is a question that the
+// client did not answer.
 func (g *Gateway) ask(ctx context.Context, x *Exchange, raw []byte) ([]byte, error) {
 	m, err := wire.Scan(raw, wire.Limits{})
 	if err != nil {
@@ -45,11 +47,12 @@ func (g *Gateway) ask(ctx context.Context, x *Exchange, raw []byte) ([]byte, err
 	began := g.Now()
 	decision, refused := g.mayAsk(x, m.Method)
 	var answer []byte
+	var unanswered error
 	if refused == nil {
 		if h := g.state.Load().Halted(&x.Target); h != nil {
 			refused = haltedRefusal(h)
-		} else if answer, err = x.Session.Ask(ctx, raw); err != nil {
-			return nil, err
+		} else {
+			answer, unanswered = x.Session.Ask(ctx, raw)
 		}
 	}
 	salt := make([]byte, 32)
@@ -59,17 +62,20 @@ func (g *Gateway) ask(ctx context.Context, x *Exchange, raw []byte) ([]byte, err
 	r.Tool, r.ToolDigest, r.Decision = "", "", &decision
 	params := m.Params.Of(m.Raw)
 	r.Arguments, r.Outcome = audit.Commit(salt, params), sallyport.OutcomeOK
-	if refused != nil {
+	switch {
+	case refused != nil:
 		r.Outcome, r.Refusal = sallyport.OutcomeRefused, refused.(*sallyport.Refusal)
 		answer = wire.AppendError(nil, m.ID.Of(m.Raw), wire.MethodNotFound, "not available", nil)
-	} else {
+	case unanswered != nil:
+		r.Outcome, answer = sallyport.OutcomeError, nil
+	default:
 		r.Result = audit.Commit(salt, answer)
 	}
 	r.LatencyMicros = g.Now().Sub(began).Microseconds()
 	err = g.Ledger.Conclude(context.WithoutCancel(ctx), &Entry{
 		Record: r, Target: x.Target, Payload: Payload{Salt: salt, Arguments: params, Result: answer},
 	})
-	if err != nil {
+	if err = errors.Join(err, unanswered); err != nil {
 		return nil, err
 	}
 	return answer, nil

@@ -17,13 +17,14 @@ func (g *Gateway) breaker(_ context.Context, x *Exchange) error {
 	if !x.reaches() {
 		return nil
 	}
-	key := slotKey{x.Stage, x.Upstream.ID, x.Upstream.Identity}
+	key := slotKey{stage: x.Stage, upstream: x.Upstream.ID, identity: x.Upstream.Identity}
 	b, ok := g.breakers.Load(key)
 	if !ok {
 		b, _ = g.breakers.LoadOrStore(key, gobreaker.NewTwoStepCircuitBreaker[any](gobreaker.Settings{
 			Name:        string(x.Upstream.ID),
 			Timeout:     5 * time.Second,
 			ReadyToTrip: func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= 5 },
+			IsExcluded:  func(err error) bool { return errors.Is(err, errNothingLearned) },
 		}))
 	}
 	done, err := b.(*gobreaker.TwoStepCircuitBreaker[any]).Allow()
@@ -31,24 +32,27 @@ func (g *Gateway) breaker(_ context.Context, x *Exchange) error {
 		return sallyport.Refuse(sallyport.UpstreamUnavailable, "the system behind this tool has not been answering",
 			"try something else, or call again in a few seconds")
 	}
-	x.settle = append(x.settle, func(_ bool, err error) {
-		if transportFault(err) {
-			done(err)
-		} else {
-			done(nil)
-		}
-	})
+	x.settle = append(x.settle, func(_ bool, err error) { done(verdict(x, err)) })
 	return nil
 }
 
-func transportFault(err error) bool {
+// errNothingLearned is the verdict on a call that says nothing of its upstream: it
+// was stopped or cancelled before there was an answer.
+var errNothingLearned = errors.New("the call says nothing of its upstream")
+
+// verdict is what a call says of its upstream: nil if it answers.
+func verdict(x *Exchange, err error) error {
 	var r *sallyport.Refusal
-	if !errors.As(err, &r) {
-		return false
+	if errors.As(err, &r) {
+		switch r.Code {
+		case sallyport.UpstreamUnavailable, sallyport.UpstreamProtocol, sallyport.DeadlineExceeded:
+			return err
+		case sallyport.ResultTooLarge:
+			return nil
+		}
 	}
-	switch r.Code {
-	case sallyport.UpstreamUnavailable, sallyport.UpstreamProtocol, sallyport.DeadlineExceeded:
-		return true
+	if x.Response == nil {
+		return errNothingLearned
 	}
-	return false
+	return nil
 }

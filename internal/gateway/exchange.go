@@ -1,9 +1,12 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"net/http"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"sallyport"
@@ -125,6 +128,27 @@ type Session struct {
 	// Ask passes an upstream's request to the client and returns its response
 	// message. Nil if the client cannot be asked.
 	Ask func(ctx context.Context, raw []byte) ([]byte, error)
+
+	watched sync.Once
+	changed atomic.Uint64 // grows when an upstream says that a list has changed
+}
+
+// watch sees to it that a list which has changed is asked for again.
+func (s *Session) watch() {
+	s.watched.Do(func() {
+		if s.Deliver != nil {
+			s.Deliver = s.seen(s.Deliver)
+		}
+	})
+}
+
+func (s *Session) seen(pass func(raw []byte)) func(raw []byte) {
+	return func(raw []byte) {
+		if bytes.Contains(raw, []byte("/list_changed")) {
+			s.changed.Add(1)
+		}
+		pass(raw)
+	}
 }
 
 // Request is one JSON-RPC request to an upstream.
@@ -192,10 +216,12 @@ type World interface {
 // Ledger keeps records. Each method returns when what it was given is durable,
 // or with an error that does not say whether it is.
 type Ledger interface {
-	// Intend records an intent. It refuses (code halted) in the same transaction
+	// Intend records an intent: the call is open until it has an outcome. It refuses (code halted) in the same transaction
 	// if a halt that stops the target has committed before.
 	Intend(ctx context.Context, e *Entry) error
-	// Conclude records an outcome and, with it, what the run has come to know.
+	// Conclude records an outcome and, with it, what the run has come to know (the
+	// record's labels). A final outcome closes the call's intent, if there is one; an
+	// outcome of unknown leaves it open.
 	Conclude(ctx context.Context, e *Entry) error
 }
 
@@ -205,12 +231,6 @@ type Entry struct {
 	Target sallyport.Target
 	// Payload is kept encrypted under the run's data key.
 	Payload Payload
-	// Labels is joined to the run's; Calls is added to its count.
-	Labels sallyport.Labels
-	Calls  int
-	// Closes says that the outcome settles the intent of the same call; an
-	// outcome of unknown leaves it open.
-	Closes bool
 }
 
 // Payload is what a record commits to without holding it.

@@ -55,9 +55,24 @@ func (g *Gateway) simulate(x *Exchange) error {
 	if err != nil {
 		return err
 	}
+	if x.Era == wire.Stateless {
+		if result, err = stamped(result, x.Plan.Release.Servers[x.Upstream.ID].ServerInfo); err != nil {
+			return err
+		}
+	}
 	x.Grade = sallyport.GradeSchema
 	x.Response = &Response{Message: wire.Message{Raw: result, Kind: wire.Result, Result: wire.Span{End: len(result)}}}
 	return nil
+}
+
+// stamped is a result that says which server it comes from, as those of MCP
+// 2026-07-28 do, unless it has something to say itself.
+func stamped(result, serverInfo []byte) ([]byte, error) {
+	if _, ok, err := wire.Field(result, "_meta"); ok || err != nil || len(serverInfo) == 0 {
+		return result, err
+	}
+	meta := append(append([]byte(`{"`+wire.MetaServerInfo+`":`), serverInfo...), '}')
+	return wire.Splice(result, wire.Insert(result, wire.Span{End: len(result)}, "_meta", meta)), nil
 }
 
 func (g *Gateway) live(ctx context.Context, x *Exchange) error {
@@ -77,6 +92,12 @@ func (g *Gateway) live(ctx context.Context, x *Exchange) error {
 	}
 	if req.MaxResult <= 0 {
 		req.MaxResult = defaultMaxResult
+	}
+	if x.Session != nil {
+		x.Session.watch()
+		if x.Notify != nil {
+			req.Notify = x.Session.seen(x.Notify)
+		}
 	}
 	if x.Session != nil && x.Session.Ask != nil {
 		req.Ask = func(ctx context.Context, raw []byte) ([]byte, error) { return g.ask(ctx, x, raw) }

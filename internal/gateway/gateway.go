@@ -125,7 +125,16 @@ func (g *Gateway) Call(ctx context.Context, x *Exchange) Reply {
 	if g.Observer != nil {
 		g.Observer.Ended(x, reply, g.Now().Sub(x.Started))
 	}
-	return reply
+	return outward(reply)
+}
+
+// outward keeps from an agent what only the log may say: a refusal that names a
+// world or a wall would tell it where it is.
+func outward(r Reply) Reply {
+	if r.Refusal != nil && (r.Refusal.Code == sallyport.WorldGap || r.Refusal.Code == sallyport.StageWall) {
+		r.Refusal = sallyport.Refuse(sallyport.UpstreamUnavailable, "the system behind this is not answering", "do without it")
+	}
+	return r
 }
 
 func (g *Gateway) run(ctx context.Context, x *Exchange) error {

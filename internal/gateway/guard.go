@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 
 	"sallyport"
 	"sallyport/internal/wire"
@@ -20,12 +21,18 @@ func (g *Gateway) guardResponse(_ context.Context, x *Exchange) error {
 		return nil
 	}
 	requests, ok, err := wire.Field(m.Result.Of(m.Raw), "inputRequests")
-	if err != nil {
+	if err == nil && ok {
+		err = g.mayAskAll(x, requests)
+	}
+	var refusal *sallyport.Refusal
+	if err != nil && !errors.As(err, &refusal) {
 		return sallyport.Refuse(sallyport.UpstreamProtocol, "the system behind this tool asked for input in a form that cannot be read", "")
 	}
-	if !ok {
-		return nil
-	}
+	return err
+}
+
+// mayAskAll decides about each of the requests in a result.
+func (g *Gateway) mayAskAll(x *Exchange, requests []byte) error {
 	return wire.Each(requests, func(_ string, request []byte) error {
 		token, _, err := wire.Field(request, "method")
 		if err != nil {

@@ -10,10 +10,12 @@ import (
 // that a slow one cannot take every goroutine and connection of the gateway.
 const defaultInFlight = 64
 
+// slotKey is one upstream of one stage, as it is reached there.
 type slotKey struct {
 	stage    sallyport.Stage
 	upstream sallyport.UpstreamID
 	identity sallyport.Digest
+	most     int // places; a limit that was changed counts from then on
 }
 
 // limit asks whether there is room: in the run's budget, which is reserved here
@@ -28,13 +30,13 @@ func (g *Gateway) limit(_ context.Context, x *Exchange) error {
 	if !x.reaches() {
 		return nil
 	}
-	key := slotKey{x.Stage, x.Upstream.ID, x.Upstream.Identity}
+	n := x.Upstream.MaxInFlight
+	if n <= 0 {
+		n = defaultInFlight
+	}
+	key := slotKey{x.Stage, x.Upstream.ID, x.Upstream.Identity, n}
 	slots, ok := g.slots.Load(key)
 	if !ok {
-		n := x.Upstream.MaxInFlight
-		if n <= 0 {
-			n = defaultInFlight
-		}
 		slots, _ = g.slots.LoadOrStore(key, make(chan struct{}, n))
 	}
 	select {

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -21,6 +20,12 @@ const (
 	toolListTTL = 5 * time.Second
 	maxPages    = 100
 	listPage    = 500
+	// mostToolLists bounds the tool lists that are kept, mostListed the bytes of
+	// the other lists, and maxListed those of one. Beyond it all are forgotten:
+	// what is in use is soon back.
+	mostToolLists = 256
+	mostListed    = 64 << 20
+	maxListed     = 16 << 20
 )
 
 // ToolList is what a caller may see of the tools of its release: pinned
@@ -36,16 +41,22 @@ func (g *Gateway) caller(ctx context.Context, credential string, session *Sessio
 	if err := g.authenticate(ctx, x); err != nil {
 		return nil, err
 	}
-	if err := g.resolveRun(ctx, x); err != nil {
-		return nil, err
-	}
-	return x, nil
+	return x, g.resolveRun(ctx, x)
 }
 
 // Describe tells a client what it is talking to. It says the same in every
-// stage. Its error is a *sallyport.Refusal or a fault.
+// stage. Its error is a *sallyport.Refusal or a fault. A client that is only there
+// is not using a run: none is opened for an agent key, or kept from ending.
 func (g *Gateway) Describe(ctx context.Context, credential string) (*Description, error) {
-	x, err := g.caller(ctx, credential, nil)
+	x := &Exchange{Credential: credential, Started: g.Now()}
+	err := g.authenticate(ctx, x)
+	switch {
+	case err != nil:
+	case x.Identity.Kind == sallyport.KeyAgent:
+		err = g.resolveAgent(ctx, g.state.Load(), x)
+	default:
+		err = g.resolveRun(ctx, x)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +77,7 @@ func (g *Gateway) Tools(ctx context.Context, credential string) (*ToolList, erro
 		return nil, haltedRefusal(h)
 	}
 	x.Before = x.Run.Labels()
-	key := toolListKey{x.Plan, x.Before, x.Run.Implicit, x.Run.Envelope.Person, strings.Join(x.Run.Envelope.Tools, "\x00")}
+	key := toolListKey{x.Plan, x.Run.ID, x.Before, x.Run.Calls()}
 	if list := g.lists.tools(key, x.Started); list != nil {
 		return list, nil
 	}
@@ -100,6 +111,9 @@ func (g *Gateway) List(ctx context.Context, x *Exchange) Reply {
 	who, err := g.caller(ctx, x.Credential, x.Session)
 	if err != nil {
 		return g.refuseList(err)
+	}
+	if h := g.state.Load().Halted(&who.Target); h != nil { // what is kept is not asked for again
+		return Reply{Refusal: haltedRefusal(h)}
 	}
 	kind, key, capability := sallyport.KindResource, "resources", "resources"
 	switch x.Message.Method {
@@ -141,6 +155,10 @@ func (g *Gateway) List(ctx context.Context, x *Exchange) Reply {
 				items = append(items, item)
 			}
 		}
+	}
+	if len(items) > 0 {
+		// What was kept made another run learn; this one has seen it, too.
+		who.Run.learn(sallyport.Labels{})
 	}
 	return listReply(x, key, items, missing)
 }
@@ -213,6 +231,7 @@ func (g *Gateway) refuseList(err error) Reply {
 
 // CloseSession ends the upstream sessions of a client's session.
 func (g *Gateway) CloseSession(s *Session) {
+	g.lists.forget(s.ID)
 	for _, backends := range g.Stages {
 		backends.Forget(s)
 	}
@@ -232,6 +251,7 @@ func (g *Gateway) Tell(ctx context.Context, s *Session, raw []byte) {
 type listCache struct {
 	mu    sync.Mutex
 	kept  map[listKey]kept
+	size  int // of kept, in bytes
 	tool  map[toolListKey]keptTools
 	sweep time.Time
 }
@@ -241,20 +261,23 @@ type listKey struct {
 	upstream sallyport.UpstreamID
 	identity sallyport.Digest
 	session  string
+	changed  uint64 // how often an upstream of the session said so
 	method   string
 }
 
 type kept struct {
 	items [][]byte
+	size  int // of the items, in bytes
 	until time.Time
 }
 
+// toolListKey is all that a policy is asked with when tools are listed, but the
+// time.
 type toolListKey struct {
-	plan     *Plan
-	labels   sallyport.Labels
-	implicit bool
-	person   sallyport.PersonID
-	tools    string
+	plan   *Plan
+	run    sallyport.RunID
+	labels sallyport.Labels
+	calls  int
 }
 
 type keptTools struct {
@@ -275,7 +298,7 @@ func (c *listCache) keepTools(k toolListKey, l *ToolList, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.clean(now)
-	if c.tool == nil {
+	if c.tool == nil || len(c.tool) >= mostToolLists {
 		c.tool = map[toolListKey]keptTools{}
 	}
 	c.tool[k] = keptTools{l, now.Add(toolListTTL)}
@@ -294,6 +317,19 @@ func (c *listCache) clean(now time.Time) {
 	}
 	for k, e := range c.kept {
 		if !now.Before(e.until) {
+			c.size -= e.size
+			delete(c.kept, k)
+		}
+	}
+}
+
+// forget drops the lists of a session.
+func (c *listCache) forget(session string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for k, e := range c.kept {
+		if k.session == session {
+			c.size -= e.size
 			delete(c.kept, k)
 		}
 	}
@@ -302,9 +338,9 @@ func (c *listCache) clean(now time.Time) {
 // items returns what one upstream lists, from the cache or by asking it. Asking
 // is a call like any other, along the whole path.
 func (c *listCache) items(ctx context.Context, g *Gateway, x, who *Exchange, u *sallyport.StageUpstream, method string, kind sallyport.Kind, key string) ([][]byte, error) {
-	k := listKey{who.Stage, u.ID, u.Identity, "", method}
+	k := listKey{stage: who.Stage, upstream: u.ID, identity: u.Identity, method: method}
 	if x.Session != nil {
-		k.session = x.Session.ID
+		k.session, k.changed = x.Session.ID, x.Session.changed.Load()
 	}
 	now := g.Now()
 	c.mu.Lock()
@@ -314,7 +350,7 @@ func (c *listCache) items(ctx context.Context, g *Gateway, x, who *Exchange, u *
 		return e.items, nil
 	}
 	var items [][]byte
-	cursor := ""
+	cursor, size := "", 0
 	for range maxPages {
 		m, err := listRequest(x, method, cursor, now)
 		if err != nil {
@@ -335,6 +371,9 @@ func (c *listCache) items(ctx context.Context, g *Gateway, x, who *Exchange, u *
 			return nil, sallyport.Refuse(sallyport.UpstreamProtocol, "the upstream's list cannot be read: "+err.Error(), "")
 		}
 		items = append(items, page...)
+		if size += len(r.Result); size > maxListed {
+			return nil, sallyport.Refuse(sallyport.ResultTooLarge, "the upstream's list is too large", "")
+		}
 		if cursor = next; cursor == "" {
 			break
 		}
@@ -342,10 +381,11 @@ func (c *listCache) items(ctx context.Context, g *Gateway, x, who *Exchange, u *
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.clean(now)
-	if c.kept == nil {
-		c.kept = map[listKey]kept{}
+	if c.kept == nil || c.size+size > mostListed {
+		c.kept, c.size = map[listKey]kept{}, 0
 	}
-	c.kept[k] = kept{items, now.Add(listTTL)}
+	c.size += size - c.kept[k].size
+	c.kept[k] = kept{items, size, now.Add(listTTL)}
 	return items, nil
 }
 

@@ -97,13 +97,11 @@ func NewPlan(r *sallyport.Release, c *sallyport.StageConfig) (*Plan, error) {
 // renamed is a tool's definition with another name and every other byte as the
 // upstream sent it.
 func renamed(def []byte, name string) ([]byte, error) {
-	token, ok, err := wire.Field(def, "name")
+	at, ok, err := wire.FieldSpan(def, "name")
 	if err != nil || !ok {
 		return nil, fmt.Errorf("its definition has no name")
 	}
-	// token lies within def: its offset is the difference of the capacities.
-	at := cap(def) - cap(token)
-	return wire.Splice(def, wire.Edit{Span: wire.Span{Start: at, End: at + len(token)}, With: wire.AppendString(nil, name)}), nil
+	return wire.Splice(def, wire.Edit{Span: at, With: wire.AppendString(nil, name)}), nil
 }
 
 // capabilities that the gateway carries; of others it does not speak.

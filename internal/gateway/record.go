@@ -23,7 +23,7 @@ func (g *Gateway) intend(ctx context.Context, x *Exchange) error {
 	r := g.record(x, audit.Intent)
 	r.DispatchBy = x.DispatchBy.UnixMicro()
 	err := g.Ledger.Intend(ctx, &Entry{
-		Record: r, Target: x.Target, Calls: 1,
+		Record: r, Target: x.Target,
 		Payload: Payload{Salt: x.salt, Arguments: x.Arguments},
 	})
 	if err != nil {
@@ -46,11 +46,8 @@ func (g *Gateway) conclude(ctx context.Context, x *Exchange, reply *Reply) error
 	r.LatencyMicros = g.Now().Sub(x.Started).Microseconds()
 	r.UpstreamMicros = x.UpstreamTime.Microseconds()
 	r.Grade = x.Grade
-	// An intent that returned an error may be durable all the same: what was
-	// tried is closed.
-	e := &Entry{Record: r, Target: x.Target, Labels: x.After, Closes: !x.DispatchBy.IsZero()}
+	e := &Entry{Record: r, Target: x.Target}
 	if !x.Intended {
-		e.Calls = 1
 		e.Payload.Arguments = x.Arguments
 	}
 	result := reply.Result
@@ -60,15 +57,16 @@ func (g *Gateway) conclude(ctx context.Context, x *Exchange, reply *Reply) error
 	switch {
 	case reply.Refusal != nil && x.Changing() && x.flight.sent() && x.Response == nil:
 		r.Outcome, r.Refusal = sallyport.OutcomeUnsettled, reply.Refusal
+	case reply.Refusal != nil && x.Response != nil:
+		// Withheld, but it came: the log should know which, and that a change was made.
+		r.Outcome, r.Refusal, result = sallyport.OutcomeRefused, reply.Refusal, x.Response.Message.Raw
+		if x.Changing() {
+			r.Outcome = x.Response.outcome()
+		}
 	case reply.Refusal != nil:
 		r.Outcome, r.Refusal = sallyport.OutcomeRefused, reply.Refusal
-		if x.Response != nil { // withheld, but it came: the log should know which
-			result = x.Response.Message.Raw
-		}
-	case reply.Error != nil || x.Response.Message.IsError:
-		r.Outcome = sallyport.OutcomeError
 	default:
-		r.Outcome = sallyport.OutcomeOK
+		r.Outcome = x.Response.outcome()
 	}
 	if result != nil {
 		r.Result = audit.Commit(x.salt, result)
@@ -87,6 +85,14 @@ func (g *Gateway) conclude(ctx context.Context, x *Exchange, reply *Reply) error
 		x.Run.learn(x.After)
 	}
 	return nil
+}
+
+// outcome is how the call ended as the upstream tells it.
+func (r *Response) outcome() sallyport.Outcome {
+	if r.Message.Error.Present() || r.Message.IsError {
+		return sallyport.OutcomeError
+	}
+	return sallyport.OutcomeOK
 }
 
 // record is what every record of a call says.

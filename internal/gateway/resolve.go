@@ -40,23 +40,10 @@ func (g *Gateway) resolveRun(ctx context.Context, x *Exchange) error {
 			return err
 		}
 	case sallyport.KeyAgent:
-		stage, err := state.stageOf(id)
-		if err != nil {
+		if err := g.resolveAgent(ctx, state, x); err != nil { // before a run is opened for nothing
 			return err
 		}
-		x.Target.Stage, x.Target.Release = stage, id.Release
-		if h := state.Halted(&x.Target); h != nil { // before a run is opened for nothing
-			return haltedRefusal(h)
-		}
-		plan, err := g.Plans.Plan(ctx, id.Release, stage, state.Configs[stage])
-		if err != nil {
-			return err
-		}
-		if plan.Config.ExplicitRuns {
-			return sallyport.Refuse(sallyport.NoRun, "an agent key cannot call here: every run has to be opened by a host",
-				"have the host open a run and use its run token")
-		}
-		if x.Run, err = g.Runs.Implicit(ctx, id, id.Release, stage, x.Started); err != nil {
+		if x.Run, err = g.Runs.Implicit(ctx, id, id.Release, x.Target.Stage, x.Started); err != nil {
 			return err
 		}
 	default:
@@ -68,6 +55,26 @@ func (g *Gateway) resolveRun(ctx context.Context, x *Exchange) error {
 	x.Target.Stage, x.Target.Release, x.Target.Run = x.Stage, x.Run.Release, x.Run.ID
 	x.Plan, err = g.Plans.Plan(ctx, x.Run.Release, x.Stage, state.Configs[x.Stage])
 	return err
+}
+
+// resolveAgent finds out where an agent key may call, and with what.
+func (g *Gateway) resolveAgent(ctx context.Context, state *State, x *Exchange) error {
+	stage, err := state.stageOf(x.Identity)
+	if err != nil {
+		return err
+	}
+	x.Target.Agent, x.Target.Stage, x.Target.Release = x.Identity.Agent, stage, x.Identity.Release
+	if h := state.Halted(&x.Target); h != nil {
+		return haltedRefusal(h)
+	}
+	if x.Plan, err = g.Plans.Plan(ctx, x.Identity.Release, stage, state.Configs[stage]); err != nil {
+		return err
+	}
+	if x.Plan.Config.ExplicitRuns {
+		return sallyport.Refuse(sallyport.NoRun, "an agent key cannot call here: every run has to be opened by a host",
+			"have the host open a run and use its run token")
+	}
+	return nil
 }
 
 // stageOf is the highest stage that people have promoted the key's release to,

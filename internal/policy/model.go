@@ -79,7 +79,6 @@ type model struct {
 
 var (
 	textShape    = &shape{form: text}
-	agentShape   = &shape{form: entity, kind: agentType}
 	personShape  = &shape{form: entity, kind: personType}
 	stageShape   = enumShape("sandbox", "staging", "production")
 	principalish = &shape{form: record, members: map[string]*member{

@@ -155,7 +155,7 @@ func smallInteger(tok []byte) (int64, bool) {
 
 // isInteger reports whether a number token has an integer value: 1.0 and 1e2 have.
 func isInteger(tok []byte) bool {
-	if bytes.IndexAny(tok, ".eE") < 0 {
+	if !bytes.ContainsAny(tok, ".eE") {
 		return true
 	}
 	return parseDecimal(tok).integer()

@@ -99,7 +99,7 @@ func (s *Schema) Validate(raw []byte) error {
 	if end >= 0 && w.space(end) == len(raw) {
 		return nil
 	}
-	return s.explain(raw, end)
+	return s.explain(raw)
 }
 
 var emptyObject = []byte("{}")
@@ -110,9 +110,9 @@ var emptyObject = []byte("{}")
 func workBudget(raw []byte) int { return 1<<20 + 8*len(raw) }
 
 // explain walks the value once more and keeps the reason.
-func (s *Schema) explain(raw []byte, end int) error {
+func (s *Schema) explain(raw []byte) error {
 	w := walk{raw: raw, budget: workBudget(raw), explain: true}
-	end = w.visit(s.root, w.space(0), 0)
+	end := w.visit(s.root, w.space(0), 0)
 	if end >= 0 || w.why == nil {
 		return &Invalid{Message: "not one JSON value", Expected: "one JSON value"}
 	}

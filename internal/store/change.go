@@ -12,7 +12,8 @@ import (
 	"sallyport/internal/control"
 )
 
-// Commit implements [control.Book].
+// Commit implements [control.Book]. Where the store cannot be written, it refuses
+// with code not_ready.
 func (s *Store) Commit(_ context.Context, r *audit.Record, changes ...control.Change) error {
 	o := &op{changes: changes}
 	if r != nil {
@@ -22,7 +23,7 @@ func (s *Store) Commit(_ context.Context, r *audit.Record, changes ...control.Ch
 		}
 		o.records = append(o.records, made)
 	}
-	return s.do(o)
+	return s.undecided(s.do(o))
 }
 
 // change applies changes in a savepoint, so that an op that is refused leaves
@@ -31,7 +32,7 @@ func (w *batchWriter) change(changes []control.Change) (own, all error) {
 	if err := w.exec(`SAVEPOINT op`); err != nil {
 		return nil, err
 	}
-	halts := w.s.halts
+	halts, settled := w.s.halts, w.settled
 	for _, c := range changes {
 		if own = w.changeOne(c); own != nil {
 			break
@@ -40,7 +41,7 @@ func (w *batchWriter) change(changes []control.Change) (own, all error) {
 	if own == nil {
 		return nil, w.exec(`RELEASE op`)
 	}
-	w.s.halts = halts
+	w.s.halts, w.settled = halts, settled
 	if err := errors.Join(w.exec(`ROLLBACK TO op`), w.exec(`RELEASE op`)); err != nil {
 		return nil, err
 	}
@@ -131,7 +132,12 @@ func (w *batchWriter) changeOne(c control.Change) error {
 		return w.endRun(c)
 	case control.Settle:
 		none := sallyport.Refuse(sallyport.NotFound, "no unknown outcome of "+string(c.Call)+" is waiting to be settled", "status lists the unknown outcomes")
+		w.settled = append(w.settled, c.Call)
 		return w.affect(none, `DELETE FROM intents WHERE call = $1 AND boot = ''`, string(c.Call))
+	case control.PutAnswer:
+		return w.putAnswer(c.Answer)
+	case control.DropAnswers:
+		return w.exec(`DELETE FROM answers WHERE at < $1`, micros(c.Before))
 	default:
 		return fmt.Errorf("a change of type %T is not known", c)
 	}

@@ -20,12 +20,11 @@ import (
 
 // Intend implements [gateway.Ledger].
 func (s *Store) Intend(_ context.Context, e *gateway.Entry) error {
-	o, err := s.entry(e)
+	made, err := s.seal(e.Record, &e.Payload)
 	if err != nil {
 		return err
 	}
-	o.fence, o.open = &e.Target, true
-	err = s.do(o)
+	err = s.do(&op{records: []sealed{made}, fence: &e.Target})
 	var halted *HaltedError
 	if errors.As(err, &halted) {
 		return sallyport.Refuse(sallyport.Halted, "an operator has stopped this: "+halted.Halt.Reason, "stop the task and tell the person you work for")
@@ -35,30 +34,22 @@ func (s *Store) Intend(_ context.Context, e *gateway.Entry) error {
 
 // Conclude implements [gateway.Ledger].
 func (s *Store) Conclude(_ context.Context, e *gateway.Entry) error {
-	o, err := s.entry(e)
-	if err != nil {
-		return err
-	}
-	o.close, o.unknown = e.Closes, e.Record.Outcome == sallyport.OutcomeUnsettled
-	return s.do(o)
-}
-
-func (s *Store) entry(e *gateway.Entry) (*op, error) {
 	made, err := s.seal(e.Record, &e.Payload)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = s.do(&op{records: []sealed{made}})
 	}
-	o := &op{records: []sealed{made}, call: e.Record.Call}
-	if e.Record.Run != "" {
-		o.delta = &delta{run: e.Record.Run, calls: e.Calls, labels: e.Labels, at: e.Record.Time}
+	if err != nil && e.Record.Access != sallyport.Read {
+		u := unknownCall(e.Record)
+		u.Sequence = -1
+		s.lost.Store(u.Call, u)
 	}
-	return o, nil
+	return err
 }
 
 // seal makes a record ready for the log. Names of persons become pseudonyms;
 // the payload is encrypted under the run's data key, bound to the record's id.
 func (s *Store) seal(r *audit.Record, p *gateway.Payload) (sealed, error) {
-	out := sealed{run: r.Run}
+	out := sealed{run: r.Run, says: says(r)}
 	if r.Principal != nil && r.Principal.Person != "" {
 		r.Principal.Person = s.Pseudonym(sallyport.PersonID(r.Principal.Person))
 	}
@@ -101,7 +92,6 @@ func (s *Store) newDataKey(run sallyport.RunID) (cipher.AEAD, []byte, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	s.dataKeys.Store(run, key)
 	return key, sealBytes(s.kek, raw, []byte(run)), nil
 }
 
@@ -110,32 +100,46 @@ func (s *Store) dataKey(run sallyport.RunID) (cipher.AEAD, error) {
 	if key, ok := s.dataKeys.Load(run); ok {
 		return key.(cipher.AEAD), nil
 	}
+	key, err := s.readDataKey(run)
+	if err != nil {
+		return nil, err
+	}
+	// A call may end after its run has: its key is not kept then, since nobody
+	// would forget it again.
+	s.runs.mu.Lock()
+	defer s.runs.mu.Unlock()
+	if s.runs.open[run] != nil {
+		s.dataKeys.Store(run, key)
+	}
+	return key, nil
+}
+
+func (s *Store) readDataKey(run sallyport.RunID) (cipher.AEAD, error) {
 	var wrapped []byte
 	err := s.readers.QueryRow(`SELECT wrapped FROM data_keys WHERE run = $1`, string(run)).Scan(&wrapped)
 	if errors.Is(err, sql.ErrNoRows) {
-		return nil, sallyport.Refuse(sallyport.NotFound, "the data key of "+string(run)+" is gone: its payloads are erased", "")
+		return nil, erased(run)
 	}
 	if err != nil {
 		return nil, err
 	}
+	return s.unwrap(run, wrapped)
+}
+
+func erased(run sallyport.RunID) error {
+	return sallyport.Refuse(sallyport.NotFound, "the data key of "+string(run)+" is gone: its payloads are erased", "")
+}
+
+func (s *Store) unwrap(run sallyport.RunID, wrapped []byte) (cipher.AEAD, error) {
 	raw, err := openBytes(s.kek, wrapped, []byte(run))
 	if err != nil {
 		return nil, err
 	}
-	key, err := newAEAD(raw)
-	if err != nil {
-		return nil, err
-	}
-	s.dataKeys.Store(run, key)
-	return key, nil
+	return newAEAD(raw)
 }
 
 // openPayload is the inverse of what seal does to a payload.
-func (s *Store) openPayload(run sallyport.RunID, record string, blob []byte) (*gateway.Payload, error) {
-	key, err := s.dataKey(run)
-	if err != nil {
-		return nil, err
-	}
+func openPayload(key cipher.AEAD, record string, blob []byte) (*gateway.Payload, error) {
 	plain, err := openBytes(key, blob, []byte(record))
 	if err != nil {
 		return nil, err

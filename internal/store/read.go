@@ -7,10 +7,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
-
-	"golang.org/x/mod/sumdb/tlog"
 
 	"sallyport"
 	"sallyport/internal/audit"
@@ -18,29 +17,25 @@ import (
 	"sallyport/internal/gateway"
 )
 
+// readOnly is a transaction that sees one state.
+var readOnly = &sql.TxOptions{ReadOnly: true}
+
 // Records implements [audit.Source]: the bodies of the records from..to-1.
 func (s *Store) Records(ctx context.Context, from, to int64, fn func(seq int64, body []byte) error) error {
-	rows, err := s.readers.QueryContext(ctx, `SELECT seq, body FROM records WHERE seq >= $1 AND seq < $2 ORDER BY seq`, from, to)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	var body sql.RawBytes
-	for rows.Next() {
-		var seq int64
-		if err := rows.Scan(&seq, &body); err != nil {
-			return err
-		}
-		if err := fn(seq, bytes.Clone(body)); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
+	return eachRecord(ctx, s.readers, from, to, func(seq int64, body []byte) error { return fn(seq, bytes.Clone(body)) })
 }
 
-// ReadHashes implements [audit.Source] and [tlog.HashReader].
-func (s *Store) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
-	return hashReader{context.Background(), s.readers}.ReadHashes(indexes)
+// eachRecord calls fn with the bodies of the records from..to-1 in order; a body
+// is valid until fn returns.
+func eachRecord(ctx context.Context, q querier, from, to int64, fn func(seq int64, body []byte) error) error {
+	var body sql.RawBytes
+	return each(ctx, q, `SELECT seq, body FROM records WHERE seq >= $1 AND seq < $2 ORDER BY seq`, func(scan func(...any) error) error {
+		var seq int64
+		if err := scan(&seq, &body); err != nil {
+			return err
+		}
+		return fn(seq, body)
+	}, from, to)
 }
 
 // Checkpoints implements [audit.Source]: signed notes by ascending size.
@@ -83,35 +78,44 @@ type Line struct {
 // Trace returns the records of a run, or of one call of it, in order. With
 // payloads it opens what the records commit to.
 func (s *Store) Trace(ctx context.Context, run sallyport.RunID, call sallyport.CallID, payloads bool) ([]Line, error) {
-	rows, err := s.readers.QueryContext(ctx, `SELECT seq, body, payload FROM records WHERE run = $1 AND run <> '' ORDER BY seq`, string(run))
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
 	var out []Line
-	for rows.Next() {
+	var sealed [][]byte
+	var ids []string
+	err := each(ctx, s.readers, `SELECT seq, body, payload FROM records WHERE run = $1 AND run <> '' ORDER BY seq`, func(scan func(...any) error) error {
 		var l Line
 		var payload []byte
-		if err := rows.Scan(&l.Sequence, &l.Body, &payload); err != nil {
-			return nil, err
+		if err := scan(&l.Sequence, &l.Body, &payload); err != nil {
+			return err
 		}
 		r, err := audit.ParseRecord(l.Body)
 		if err != nil {
-			return nil, fmt.Errorf("record %d: %w", l.Sequence, err)
+			return fmt.Errorf("record %d: %w", l.Sequence, err)
 		}
-		if call != "" && r.Call != call {
+		if call == "" || r.Call == call {
+			out, sealed, ids = append(out, l), append(sealed, payload), append(ids, r.ID)
+		}
+		return nil
+	}, string(run))
+	if err != nil || !payloads || !slices.ContainsFunc(sealed, func(b []byte) bool { return b != nil }) {
+		return out, err
+	}
+	key, err := s.readDataKey(run)
+	var gone *sallyport.Refusal
+	if errors.As(err, &gone) {
+		return out, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for i := range out {
+		if sealed[i] == nil {
 			continue
 		}
-		if payloads && payload != nil {
-			l.Payload, err = s.openPayload(r.Run, r.ID, payload)
-			var gone *sallyport.Refusal
-			if err != nil && !errors.As(err, &gone) {
-				return nil, fmt.Errorf("record %d: %w", l.Sequence, err)
-			}
+		if out[i].Payload, err = openPayload(key, ids[i], sealed[i]); err != nil {
+			return nil, fmt.Errorf("record %d: %w", out[i].Sequence, err)
 		}
-		out = append(out, l)
 	}
-	return out, rows.Err()
+	return out, nil
 }
 
 // Recent returns records below a sequence (-1 for the newest), newest first.
@@ -151,61 +155,89 @@ func (s *Store) FindCall(ctx context.Context, call sallyport.CallID) (sallyport.
 }
 
 // Unknowns lists the calls whose intent has no final outcome, oldest first:
-// those of earlier starts of the program and those that ended as unknown.
+// those of earlier starts of the program, those that ended as unknown, and those
+// whose outcome could not be recorded.
 func (s *Store) Unknowns(ctx context.Context) ([]control.Unknown, error) {
-	rows, err := s.readers.QueryContext(ctx, `SELECT i.call, i.seq, r.body FROM intents i JOIN records r ON r.seq = i.seq WHERE i.boot <> $1 ORDER BY i.seq`, s.boot)
-	if err != nil {
-		return nil, err
+	lost := s.lostCalls()
+	if len(lost) > 0 {
+		if _, err := s.MarkUnknown(ctx); err == nil {
+			lost = nil // they are in the log now
+		}
 	}
-	defer rows.Close()
+	s.catchUp()
+	out, err := s.openIntents(ctx, func(call sallyport.CallID, boot string) bool {
+		_, isLost := lost[call]
+		return boot != s.boot && !isLost
+	})
+	for _, call := range slices.Sorted(maps.Keys(lost)) { // ids sort by time
+		out = append(out, lost[call])
+	}
+	return out, err
+}
+
+// openIntents lists the intents without a final outcome that are wanted, oldest
+// first.
+func (s *Store) openIntents(ctx context.Context, wanted func(call sallyport.CallID, boot string) bool) ([]control.Unknown, error) {
 	var out []control.Unknown
-	for rows.Next() {
-		var u control.Unknown
+	err := each(ctx, s.readers, `SELECT i.call, i.seq, i.boot, r.body FROM intents i JOIN records r ON r.seq = i.seq ORDER BY i.seq`, func(scan func(...any) error) error {
+		var call sallyport.CallID
+		var seq int64
+		var boot string
 		var body []byte
-		if err := rows.Scan(&u.Call, &u.Sequence, &body); err != nil {
-			return nil, err
+		if err := scan(&call, &seq, &boot, &body); err != nil || !wanted(call, boot) {
+			return err
 		}
 		r, err := audit.ParseRecord(body)
 		if err != nil {
-			return nil, fmt.Errorf("record %d: %w", u.Sequence, err)
+			return fmt.Errorf("record %d: %w", seq, err)
 		}
-		u.Run, u.At, u.Stage, u.Upstream, u.Tool = r.Run, fromMicros(r.Time), r.Stage, r.Upstream, r.Tool
-		if r.Principal != nil {
-			u.Agent = r.Principal.Agent
-		}
+		u := unknownCall(r)
+		u.Sequence = seq
 		out = append(out, u)
-	}
-	return out, rows.Err()
+		return nil
+	})
+	return out, err
 }
 
-// MarkUnknown records, once, that the open intents of earlier starts have no
-// outcome: a crash lies between. It returns them.
+// unknownCall is the call that a record is about, without the sequence of its
+// intent.
+func unknownCall(r *audit.Record) control.Unknown {
+	u := control.Unknown{Call: r.Call, Run: r.Run, At: fromMicros(r.Time), Stage: r.Stage, Upstream: r.Upstream, Tool: r.Tool}
+	if r.Principal != nil {
+		u.Agent = r.Principal.Agent
+	}
+	return u
+}
+
+// lostCalls are the calls of this start whose outcome could not be recorded.
+func (s *Store) lostCalls() map[sallyport.CallID]control.Unknown {
+	lost := map[sallyport.CallID]control.Unknown{}
+	s.lost.Range(func(call, u any) bool {
+		lost[call.(sallyport.CallID)] = u.(control.Unknown)
+		return true
+	})
+	return lost
+}
+
+// MarkUnknown records, once, that there is no outcome of the open intents of
+// earlier starts (a crash lies between) and of those of this start whose outcome
+// could not be recorded. It returns them.
 func (s *Store) MarkUnknown(ctx context.Context) ([]control.Unknown, error) {
-	rows, err := s.readers.QueryContext(ctx, `SELECT call FROM intents WHERE boot <> $1 AND boot <> ''`, s.boot)
-	if err != nil {
+	s.marking.Lock()
+	defer s.marking.Unlock()
+	lost := s.lostCalls()
+	if err := s.do(&op{down: true}); err != nil {
 		return nil, err
 	}
-	defer rows.Close()
-	var calls []sallyport.CallID
-	for rows.Next() {
-		var call sallyport.CallID
-		if err := rows.Scan(&call); err != nil {
-			return nil, err
-		}
-		calls = append(calls, call)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	unknowns, err := s.Unknowns(ctx)
+	unknowns, err := s.openIntents(ctx, func(call sallyport.CallID, boot string) bool {
+		_, isLost := lost[call]
+		return boot != "" && (boot != s.boot || isLost)
+	})
 	if err != nil {
 		return nil, err
 	}
 	var marked []control.Unknown
 	for _, u := range unknowns {
-		if !slices.Contains(calls, u.Call) {
-			continue
-		}
 		now := s.Now()
 		r := &audit.Record{
 			ID: "rec_unknown_" + string(u.Call), Time: now.UnixMicro(), Kind: audit.Unknown, Run: u.Run, Call: u.Call,
@@ -216,10 +248,13 @@ func (s *Store) MarkUnknown(ctx context.Context) ([]control.Unknown, error) {
 		if err != nil {
 			return marked, err
 		}
-		if err := s.do(&op{records: []sealed{made}, call: u.Call, close: true, unknown: true}); err != nil {
+		if err := s.do(&op{records: []sealed{made}}); err != nil {
 			return marked, err
 		}
 		marked = append(marked, u)
+	}
+	for call := range lost {
+		s.lost.Delete(call)
 	}
 	return marked, nil
 }
@@ -227,7 +262,7 @@ func (s *Store) MarkUnknown(ctx context.Context) ([]control.Unknown, error) {
 // Decided returns all that people have decided.
 func (s *Store) Decided(ctx context.Context) (*control.Decided, error) {
 	// One read transaction, so that all of it is of one epoch.
-	tx, err := s.readers.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	tx, err := s.readers.BeginTx(ctx, readOnly)
 	if err != nil {
 		return nil, err
 	}
@@ -283,6 +318,8 @@ func readHalts(ctx context.Context, q querier) ([]sallyport.Halt, error) {
 	return out, err
 }
 
+// each calls fn for every row. It holds a connection meanwhile: fn must not ask for
+// another, or as many callers as there are connections wait for one for ever.
 func each(ctx context.Context, q querier, query string, fn func(scan func(...any) error) error, args ...any) error {
 	rows, err := q.QueryContext(ctx, query, args...)
 	if err != nil {
@@ -331,28 +368,6 @@ func version[T any](ctx context.Context, s *Store, kind control.VersionKind, dig
 	}
 	s.versions.Store(versionKey{kind, digest}, v)
 	return v, nil
-}
-
-// Releases lists the digests of registered releases of all agents, newest
-// first, with their agents.
-func (s *Store) Releases(ctx context.Context) ([]*sallyport.Release, error) {
-	var ids []sallyport.ReleaseID
-	err := each(ctx, s.readers, `SELECT digest FROM versions WHERE kind = 'release' ORDER BY at DESC, digest`, func(scan func(...any) error) error {
-		var id sallyport.ReleaseID
-		err := scan(&id)
-		ids = append(ids, id)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	out := make([]*sallyport.Release, len(ids))
-	for i, id := range ids {
-		if out[i], err = s.Release(ctx, id); err != nil {
-			return nil, err
-		}
-	}
-	return out, nil
 }
 
 const keyColumns = `SELECT id, kind, hash, agent, release, run, person, ceiling, note, made, expires, revoked FROM keys `

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sallyport"
@@ -25,6 +26,7 @@ type runCache struct {
 	open     map[sallyport.RunID]*cachedRun
 	implicit map[implicitKey]*cachedRun
 	opening  map[implicitKey]*sync.Mutex
+	ended    uint64 // grows when a run is forgotten
 }
 
 type implicitKey struct {
@@ -44,20 +46,25 @@ func (c *runCache) init() {
 // Open implements [gateway.Runs].
 func (s *Store) Open(ctx context.Context, id sallyport.RunID, now time.Time) (*gateway.Run, error) {
 	s.runs.mu.Lock()
-	cached := s.runs.open[id]
+	cached, ended := s.runs.open[id], s.runs.ended
 	if cached != nil {
 		cached.last = now
 	}
 	s.runs.mu.Unlock()
 	if cached == nil {
-		run, err := s.Run(ctx, id)
+		run, err := s.openRun(ctx, id)
 		if err != nil {
 			return nil, err
 		}
-		if run.State != sallyport.RunOpen {
-			return nil, sallyport.Refuse(sallyport.NoRun, "the run has ended", "have the host open a new run")
+		var sure bool
+		if cached, sure = s.runs.keep(&cachedRun{run: gateway.NewRun(*run), last: now}, ended); !sure {
+			// A run has ended between the look and the keeping. If it was this one,
+			// nobody would forget it again.
+			if _, err := s.openRun(ctx, id); err != nil {
+				s.Forget(id)
+				return nil, err
+			}
 		}
-		cached = s.runs.keep(&cachedRun{run: gateway.NewRun(*run), last: now})
 	}
 	if !now.Before(cached.run.Envelope.Expires) {
 		return nil, sallyport.Refuse(sallyport.NoRun, "the run has expired", "have the host open a new run")
@@ -65,15 +72,26 @@ func (s *Store) Open(ctx context.Context, id sallyport.RunID, now time.Time) (*g
 	return cached.run, nil
 }
 
-// keep puts a run into the cache unless it is there.
-func (c *runCache) keep(r *cachedRun) *cachedRun {
+// openRun reads a run that has not ended and is not in memory: nothing of it is
+// late, see Sweep.
+func (s *Store) openRun(ctx context.Context, id sallyport.RunID) (*sallyport.Run, error) {
+	run, err := s.storedRun(ctx, id)
+	if err == nil && run.State != sallyport.RunOpen {
+		return nil, sallyport.Refuse(sallyport.NoRun, "the run has ended", "have the host open a new run")
+	}
+	return run, err
+}
+
+// keep puts a run into the cache unless it is there, and reports whether no run
+// has been forgotten since ended was read.
+func (c *runCache) keep(r *cachedRun, ended uint64) (*cachedRun, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if have := c.open[r.run.ID]; have != nil {
-		return have
+		return have, true
 	}
 	c.open[r.run.ID] = r
-	return r
+	return r, c.ended == ended
 }
 
 // Implicit implements [gateway.Runs].
@@ -99,7 +117,7 @@ func (s *Store) Implicit(ctx context.Context, id *gateway.Identity, release sall
 	if err != nil {
 		return nil, err
 	}
-	cached := s.runs.keep(&cachedRun{run: found, last: now})
+	cached, _ := s.runs.keep(&cachedRun{run: found, last: now}, 0) // nobody but Sweep ends it, once it is idle
 	s.runs.mu.Lock()
 	s.runs.implicit[k] = cached
 	s.runs.mu.Unlock()
@@ -166,6 +184,7 @@ func (s *Store) openImplicit(ctx context.Context, id *gateway.Identity, release 
 // Forget drops a run that has ended from memory.
 func (s *Store) Forget(id sallyport.RunID) {
 	s.runs.mu.Lock()
+	s.runs.ended++
 	if c := s.runs.open[id]; c != nil && c.run.Implicit {
 		k := implicitKey{c.run.OpenedBy, c.run.Stage}
 		if s.runs.implicit[k] == c {
@@ -179,7 +198,8 @@ func (s *Store) Forget(id sallyport.RunID) {
 }
 
 // Sweep forgets runs that have not been called for the idle end, and ends those
-// that have expired, recording each. It returns how many ended.
+// that have expired, recording each. It returns how many ended; a thousand at
+// most, the others are for the next time.
 func (s *Store) Sweep(ctx context.Context) (int, error) {
 	now := s.Now()
 	s.runs.mu.Lock()
@@ -193,36 +213,67 @@ func (s *Store) Sweep(ctx context.Context) (int, error) {
 	for _, id := range idle {
 		s.Forget(id)
 	}
-	open, err := s.queryRuns(ctx, `WHERE state = 1 AND opened < $1 ORDER BY id LIMIT 1000`, micros(now.Add(-time.Minute)))
+	// An explicit run expires with its token.
+	open, err := s.queryRuns(ctx, `WHERE state = 1 AND CASE WHEN implicit THEN last_call <= $1
+		ELSE NOT EXISTS (SELECT 1 FROM keys WHERE keys.run = runs.id AND keys.expires > $2) END ORDER BY id LIMIT 1000`,
+		micros(now.Add(-idleEnd)), micros(now))
 	if err != nil {
 		return 0, err
 	}
-	ended := 0
-	for _, r := range open {
-		over := !now.Before(r.Envelope.Expires)
-		if r.Implicit {
-			over = now.Sub(r.LastCall) >= idleEnd
-		}
-		if !over {
+	// Side by side, so that they commit together: whoever waits for this must not
+	// wait for a thousand commits.
+	errs := make([]error, len(open))
+	var ended atomic.Int64
+	var wait sync.WaitGroup
+	for i, r := range open {
+		if r.Implicit && s.runs.used(r.ID, now) || !r.Implicit && now.Before(r.Envelope.Expires) {
 			continue
 		}
-		var random [10]byte
-		rand.Read(random[:])
-		record := &audit.Record{
-			ID: sallyport.MakeID("rec", now, random), Time: now.UnixMicro(), Kind: audit.RunClosed, Run: r.ID, Stage: r.Stage,
-			Principal: &audit.Principal{Agent: r.Agent, Release: r.Release, Key: r.OpenedBy}, Detail: []byte(`{"expired":true}`),
-		}
-		if err := s.Commit(ctx, record, control.EndRun{ID: r.ID, At: now}); err != nil {
-			return ended, err
-		}
-		s.Forget(r.ID)
-		ended++
+		wait.Go(func() {
+			var refusal *sallyport.Refusal
+			switch err := s.expire(ctx, &r, now); {
+			case err == nil:
+				ended.Add(1)
+			case !errors.As(err, &refusal): // somebody else may have ended it meanwhile
+				errs[i] = err
+			}
+		})
 	}
-	return ended, nil
+	wait.Wait()
+	return int(ended.Load()), errors.Join(errs...)
+}
+
+// used reports whether a run has been used within the idle end: a call that is
+// being made has no record yet.
+func (c *runCache) used(id sallyport.RunID, now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := c.open[id]
+	return r != nil && now.Sub(r.last) < idleEnd
+}
+
+// expire ends a run that nobody closed.
+func (s *Store) expire(ctx context.Context, r *sallyport.Run, now time.Time) error {
+	var random [10]byte
+	rand.Read(random[:])
+	record := &audit.Record{
+		ID: sallyport.MakeID("rec", now, random), Time: now.UnixMicro(), Kind: audit.RunClosed, Run: r.ID, Stage: r.Stage,
+		Principal: &audit.Principal{Agent: r.Agent, Release: r.Release, Key: r.OpenedBy}, Detail: []byte(`{"expired":true}`),
+	}
+	if err := s.Commit(ctx, record, control.EndRun{ID: r.ID, At: now}); err != nil {
+		return err
+	}
+	s.Forget(r.ID)
+	return nil
 }
 
 // Run returns a run as it is stored, or a refusal with code no_run.
 func (s *Store) Run(ctx context.Context, id sallyport.RunID) (*sallyport.Run, error) {
+	s.catchUp()
+	return s.storedRun(ctx, id)
+}
+
+func (s *Store) storedRun(ctx context.Context, id sallyport.RunID) (*sallyport.Run, error) {
 	runs, err := s.queryRuns(ctx, `WHERE id = $1`, string(id))
 	if err != nil {
 		return nil, err
@@ -235,56 +286,45 @@ func (s *Store) Run(ctx context.Context, id sallyport.RunID) (*sallyport.Run, er
 
 // Runs returns runs, newest first, below an id ("" for the newest).
 func (s *Store) Runs(ctx context.Context, below sallyport.RunID, limit int) ([]sallyport.Run, error) {
-	if below == "" {
-		below = "run_~"
-	}
-	return s.queryRuns(ctx, `WHERE id < $1 ORDER BY id DESC LIMIT $2`, string(below), limit)
+	return s.ListRuns(ctx, control.RunFilter{}, below, limit)
 }
 
 func (s *Store) queryRuns(ctx context.Context, where string, args ...any) ([]sallyport.Run, error) {
-	rows, err := s.readers.QueryContext(ctx, `SELECT id, agent, release, stage, state, implicit, opened_by, envelope, opened,
-		last_call, closed, integrity, confidentiality, calls, close FROM runs `+where, args...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
 	var out []sallyport.Run
-	for rows.Next() {
+	err := each(ctx, s.readers, `SELECT id, agent, release, stage, state, implicit, opened_by, envelope, opened,
+		last_call, closed, integrity, confidentiality, calls, close, wrapped FROM runs LEFT JOIN data_keys ON run = id `+where, func(scan func(...any) error) error {
 		var r sallyport.Run
-		var envelope []byte
+		var envelope, wrapped []byte
 		var opened, last, closed int64
 		var end string
-		if err := rows.Scan(&r.ID, &r.Agent, &r.Release, &r.Stage, &r.State, &r.Implicit, &r.OpenedBy, &envelope, &opened,
-			&last, &closed, &r.Labels.Integrity, &r.Labels.Confidentiality, &r.Calls, &end); err != nil {
-			return nil, err
+		if err := scan(&r.ID, &r.Agent, &r.Release, &r.Stage, &r.State, &r.Implicit, &r.OpenedBy, &envelope, &opened,
+			&last, &closed, &r.Labels.Integrity, &r.Labels.Confidentiality, &r.Calls, &end, &wrapped); err != nil {
+			return err
 		}
 		r.Opened, r.LastCall, r.Closed = fromMicros(opened), fromMicros(last), fromMicros(closed)
 		if end != "" {
 			if err := json.Unmarshal([]byte(end), &r.Close); err != nil {
-				return nil, fmt.Errorf("run %s: close: %w", r.ID, err)
+				return fmt.Errorf("run %s: close: %w", r.ID, err)
 			}
 		}
-		if err := s.openEnvelope(&r, envelope); err != nil {
-			return nil, fmt.Errorf("run %s: %w", r.ID, err)
+		if err := s.openEnvelope(&r, wrapped, envelope); err != nil {
+			return fmt.Errorf("run %s: %w", r.ID, err)
 		}
 		out = append(out, r)
-	}
-	return out, rows.Err()
+		return nil
+	}, args...)
+	return out, err
 }
 
-// openEnvelope decrypts what the host said of a run; an erased one is empty.
-func (s *Store) openEnvelope(r *sallyport.Run, sealed []byte) error {
-	_, kept := s.dataKeys.Load(r.ID)
-	key, err := s.dataKey(r.ID)
-	var refusal *sallyport.Refusal
-	if errors.As(err, &refusal) {
+// openEnvelope decrypts what the host said of a run. Without a data key it is
+// erased, and empty.
+func (s *Store) openEnvelope(r *sallyport.Run, wrapped, sealed []byte) error {
+	if wrapped == nil {
 		return nil
 	}
+	key, err := s.unwrap(r.ID, wrapped)
 	if err != nil {
 		return err
-	}
-	if !kept { // looking at a run must not keep its key in memory
-		defer s.dataKeys.Delete(r.ID)
 	}
 	plain, err := openBytes(key, sealed, []byte(r.ID))
 	if err != nil {

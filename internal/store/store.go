@@ -53,6 +53,7 @@ type Store struct {
 	Config
 	boot    string // this start of the program, in intents
 	kek     cipher.AEAD
+	held    *os.File // the lock; nil in a store that only reads
 	writer  *sql.DB
 	readers *sql.DB
 	ops     chan *op
@@ -63,15 +64,21 @@ type Store struct {
 
 	// Owned by the writing goroutine.
 	conn  *sql.Conn
+	began int64 // the number of records at the start
 	tree  *audit.Tree
+	late  late
 	halts []sallyport.Halt
 	stmts statements
-	void  bool // tree and halts may not be those of the database
+	void  bool // tree, late and halts may not be those of the database
 
 	size  atomic.Int64 // of the tree, as committed
 	epoch atomic.Int64
 
 	dataKeys sync.Map // sallyport.RunID to cipher.AEAD
+	// lost are the calls of this start that may have happened and whose outcome
+	// could not be recorded; marking guards that each is marked once.
+	lost     sync.Map // sallyport.CallID to control.Unknown
+	marking  sync.Mutex
 	runs     runCache
 	versions sync.Map // versionKey to a decoded version: they never change
 
@@ -79,9 +86,10 @@ type Store struct {
 	faults func(point string) error
 }
 
-// Open opens or makes the store. It refuses a database that another program is
-// writing, and one whose log does not continue: a store restored from a backup
-// that is older than its last checkpoint is found by audit verify --against.
+// Open opens or makes the store. It refuses (code conflict) a store that another
+// process has open, and fails on one whose log does not continue: a store restored
+// from a backup that is older than its last checkpoint is found by audit verify
+// --against.
 func Open(ctx context.Context, c Config) (*Store, error) {
 	if err := os.MkdirAll(filepath.Dir(c.Path), 0o700); err != nil {
 		return nil, fmt.Errorf("store: %w", err)
@@ -96,7 +104,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	}
 	s.runs.init()
 	if err := s.open(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("store %s: %w", c.Path, err), s.closeDatabases())
+		return nil, errors.Join(fmt.Errorf("store %s: %w", c.Path, withRemedy(err)), s.closeDatabases())
 	}
 	go s.write()
 	return s, nil
@@ -110,6 +118,9 @@ func dsn(path string, more string) string {
 
 func (s *Store) open(ctx context.Context) error {
 	var err error
+	if s.held, err = hold(s.Path, s.Now()); err != nil {
+		return err
+	}
 	if s.writer, err = sql.Open("sqlite", dsn(s.Path, "&_pragma=cache_size(-65536)&_pragma=wal_autocheckpoint(4000)&_txlock=immediate")); err != nil {
 		return err
 	}
@@ -136,6 +147,9 @@ func (s *Store) open(ctx context.Context) error {
 	if err := s.stmts.prepare(ctx, s.conn); err != nil {
 		return err
 	}
+	if err := s.conn.QueryRowContext(ctx, `SELECT coalesce(max(seq)+1, 0) FROM records`).Scan(&s.began); err != nil {
+		return err
+	}
 	return s.reload(ctx)
 }
 
@@ -143,16 +157,9 @@ func (s *Store) open(ctx context.Context) error {
 // committed. It is called at the start and after a commit that returned an
 // error, which may have happened all the same.
 func (s *Store) reload(ctx context.Context) error {
-	var size int64
-	if err := s.conn.QueryRowContext(ctx, `SELECT coalesce(max(seq)+1, 0) FROM records`).Scan(&size); err != nil {
+	if err := s.reloadLate(ctx); err != nil {
 		return err
 	}
-	tree, err := audit.ResumeTree(size, hashReader{ctx, s.conn})
-	if err != nil {
-		return fmt.Errorf("the tree of %d records: %w", size, err)
-	}
-	s.tree = tree
-	s.size.Store(size)
 	return s.reloadControl(ctx, s.conn)
 }
 
@@ -212,6 +219,14 @@ func (s *Store) Checkpoint() error {
 	return nil
 }
 
+// catchUp has what is late written down before somebody reads it. It says
+// nothing if that does not work: what is there can be read all the same.
+func (s *Store) catchUp() {
+	if s.writer != nil {
+		_ = s.Checkpoint()
+	}
+}
+
 // Close writes what is waiting, signs a last checkpoint and closes the files.
 func (s *Store) Close() error {
 	if !s.closed.CompareAndSwap(false, true) {
@@ -233,6 +248,9 @@ func (s *Store) closeDatabases() error {
 	}
 	if s.writer != nil {
 		errs = append(errs, s.writer.Close())
+	}
+	if s.held != nil { // last: until here the files are ours
+		errs = append(errs, s.held.Close())
 	}
 	return errors.Join(errs...)
 }

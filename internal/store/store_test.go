@@ -136,10 +136,7 @@ func entry(kind audit.Kind, call string, outcome sallyport.Outcome) *gateway.Ent
 		Target:  sallyport.Target{Stage: sallyport.Production, Agent: "support", Release: releaseA, Upstream: "crm", Tool: "write", Run: runA},
 		Payload: gateway.Payload{Salt: make([]byte, 32), Arguments: []byte(`{"to":"` + call + `"}`)},
 	}
-	if kind == audit.Intent {
-		e.Calls = 1
-	} else {
-		e.Closes = true
+	if kind != audit.Intent {
 		e.Payload.Result = []byte(`{"done":"` + call + `"}`)
 	}
 	return e
@@ -360,12 +357,11 @@ func TestIntentAfterHalt(t *testing.T) {
 	}
 	r.fault.Store(&f)
 	late := entry(audit.Intent, "late", 0)
-	intent, err := r.entry(late)
+	intent, err := r.seal(late.Record, &late.Payload)
 	if err != nil {
 		t.Fatal(err)
 	}
-	intent.fence, intent.open = &late.Target, true
-	ops := []*op{{}, {changes: []control.Change{halt}}, intent}
+	ops := []*op{{}, {changes: []control.Change{halt}}, {records: []sealed{intent}, fence: &late.Target}}
 	for i, o := range ops {
 		o.result = make(chan error, 1)
 		r.ops <- o
@@ -399,7 +395,10 @@ func TestRunLearns(t *testing.T) {
 	}
 	for i, l := range steps {
 		e := entry(audit.Outcome, fmt.Sprint(i), sallyport.OutcomeOK)
-		e.Record.Access, e.Closes, e.Labels, e.Calls = sallyport.Read, false, l, 2
+		e.Record.Access = sallyport.Read
+		if l != (sallyport.Labels{}) {
+			e.Record.Labels = &l
+		}
 		if err := r.Conclude(ctx, e); err != nil {
 			t.Fatal(err)
 		}
@@ -407,13 +406,13 @@ func TestRunLearns(t *testing.T) {
 	for range 2 { // as written, and as read by another start
 		run, err := r.Run(ctx, runA)
 		want := sallyport.Labels{Integrity: sallyport.Endorsed, Confidentiality: sallyport.Confidential}
-		if err != nil || run.Labels != want || run.Calls != 8 || run.Envelope.Task != "a secret task" {
+		if err != nil || run.Labels != want || run.Calls != 4 || run.Envelope.Task != "a secret task" {
 			t.Fatalf("%+v, %v", run, err)
 		}
 		r.verified()
 	}
 	open, err := r.Open(ctx, runA, r.Now())
-	if err != nil || open.Calls() != 8 || open.Labels().Confidentiality != sallyport.Confidential {
+	if err != nil || open.Calls() != 4 || open.Labels().Confidentiality != sallyport.Confidential {
 		t.Fatalf("%+v, %v", open, err)
 	}
 	if err := r.Commit(ctx, person("rec_end"), control.EndRun{ID: runA, At: r.Now()}); err != nil {

@@ -24,14 +24,9 @@ type op struct {
 	records []sealed
 	changes []control.Change
 	fence   *sallyport.Target // refuse if a halt stops it
-	delta   *delta
-	open    bool // the record is an intent: list its call as open
-	close   bool // the record settles the intent of its call
-	unknown bool // ... as unknown: it stays listed
-	call    sallyport.CallID
-	sign    []byte // a signed checkpoint to keep
-	signed  int64  // its size
-	boot    string // mark open intents of other starts as unknown
+	sign    []byte            // a signed checkpoint to keep
+	signed  int64             // its size
+	down    bool              // write down what is late
 	result  chan error
 }
 
@@ -42,14 +37,7 @@ type sealed struct {
 	body    []byte
 	leaf    audit.Leaf
 	payload []byte
-}
-
-// delta is what a call adds to its run.
-type delta struct {
-	run    sallyport.RunID
-	calls  int
-	labels sallyport.Labels // zero adds nothing
-	at     int64
+	says    saying
 }
 
 var errClosed = errors.New("the store is closed")
@@ -181,15 +169,12 @@ func (s *Store) transact(ctx context.Context, batch []*op, results []error) (err
 			_, _ = s.conn.ExecContext(ctx, `ROLLBACK`) // nothing to roll back if the commit went through
 		}
 	}()
-	w := &batchWriter{s: s, ctx: ctx, first: audit.FirstIndex(s.tree.Size())}
+	w := &batchWriter{s: s, ctx: ctx}
 	for i, o := range batch {
 		results[i], err = w.apply(o)
 		if err != nil {
 			return err
 		}
-	}
-	if err := w.flush(); err != nil {
-		return err
 	}
 	if err := s.fault("commit"); err != nil {
 		return err
@@ -201,6 +186,9 @@ func (s *Store) transact(ctx context.Context, batch []*op, results []error) (err
 		return err
 	}
 	s.size.Store(s.tree.Size())
+	for _, call := range w.settled {
+		delete(s.late.open, call)
+	}
 	if w.control {
 		return s.reloadControl(ctx, s.conn)
 	}
@@ -211,10 +199,8 @@ func (s *Store) transact(ctx context.Context, batch []*op, results []error) (err
 type batchWriter struct {
 	s       *Store
 	ctx     context.Context
-	first   int64       // stored-hash index of hashes[0]
-	hashes  []tlog.Hash // of the records of this batch
-	deltas  map[sallyport.RunID]*delta
-	control bool // something changed that calls are judged by
+	control bool               // something changed that calls are judged by
+	settled []sallyport.CallID // a person settled their outcomes
 }
 
 // apply writes one op. The first error is the op's own and leaves the
@@ -226,6 +212,11 @@ func (w *batchWriter) apply(o *op) (own, all error) {
 			if s.halts[i].Stops(o.fence) {
 				return &HaltedError{s.halts[i]}, nil
 			}
+		}
+	}
+	if len(o.changes) > 0 || o.down {
+		if err := w.writeDown(); err != nil {
+			return nil, err
 		}
 	}
 	if len(o.changes) > 0 {
@@ -240,24 +231,8 @@ func (w *batchWriter) apply(o *op) (own, all error) {
 		if _, err := s.stmts.record.ExecContext(w.ctx, seq, string(r.run), r.body, r.payload); err != nil {
 			return nil, fmt.Errorf("record %d: %w", seq, err)
 		}
-		w.hashes = s.tree.Append(w.hashes, r.leaf)
-		switch {
-		case o.open:
-			if _, err := s.stmts.open.ExecContext(w.ctx, string(o.call), seq, s.boot); err != nil {
-				return nil, fmt.Errorf("intent: %w", err)
-			}
-		case o.close && o.unknown:
-			if _, err := s.stmts.unknown.ExecContext(w.ctx, string(o.call)); err != nil {
-				return nil, fmt.Errorf("intent: %w", err)
-			}
-		case o.close:
-			if _, err := s.stmts.settle.ExecContext(w.ctx, string(o.call)); err != nil {
-				return nil, fmt.Errorf("intent: %w", err)
-			}
-		}
-	}
-	if d := o.delta; d != nil {
-		w.add(d)
+		s.late.hashes = s.tree.Append(s.late.hashes, r.leaf)
+		s.late.take(seq, &r.says, s.boot)
 	}
 	if o.sign != nil {
 		if _, err := s.conn.ExecContext(w.ctx, `INSERT INTO checkpoints (size, note) VALUES ($1, $2) ON CONFLICT (size) DO NOTHING`, o.signed, o.sign); err != nil {
@@ -265,51 +240,6 @@ func (w *batchWriter) apply(o *op) (own, all error) {
 		}
 	}
 	return nil, nil
-}
-
-// add joins what a call adds to its run: the row is written once a batch.
-func (w *batchWriter) add(d *delta) {
-	if w.deltas == nil {
-		w.deltas = map[sallyport.RunID]*delta{}
-	}
-	have := w.deltas[d.run]
-	if have == nil {
-		sum := *d
-		w.deltas[d.run] = &sum
-		return
-	}
-	have.calls += d.calls
-	have.at = max(have.at, d.at)
-	switch {
-	case have.labels == (sallyport.Labels{}):
-		have.labels = d.labels
-	case d.labels != (sallyport.Labels{}):
-		have.labels = have.labels.Join(d.labels)
-	}
-}
-
-func (w *batchWriter) flush() error {
-	for id, d := range w.deltas {
-		// Labels only ever join: the lower integrity, the higher confidentiality.
-		integrity, confidentiality := int64(255), int64(0)
-		if d.labels != (sallyport.Labels{}) {
-			integrity, confidentiality = int64(d.labels.Integrity), int64(d.labels.Confidentiality)
-		}
-		if _, err := w.s.stmts.run.ExecContext(w.ctx, d.calls, d.at, integrity, confidentiality, string(id)); err != nil {
-			return fmt.Errorf("run %s: %w", id, err)
-		}
-	}
-	if len(w.hashes) == 0 {
-		return nil
-	}
-	blob := make([]byte, 0, len(w.hashes)*tlog.HashSize)
-	for i := range w.hashes {
-		blob = append(blob, w.hashes[i][:]...)
-	}
-	if _, err := w.s.stmts.hashes.ExecContext(w.ctx, w.first, blob); err != nil {
-		return fmt.Errorf("hashes: %w", err)
-	}
-	return nil
 }
 
 // HaltedError is what the fence of an intent returns.
@@ -326,7 +256,7 @@ func (s *Store) fault(point string) error {
 
 // statements are prepared on the one connection that writes.
 type statements struct {
-	begin, commit, record, hashes, open, settle, unknown, run *sql.Stmt
+	begin, commit, record, hashes, open, settle, run, written *sql.Stmt
 }
 
 func (p *statements) prepare(ctx context.Context, c *sql.Conn) error {
@@ -338,9 +268,9 @@ func (p *statements) prepare(ctx context.Context, c *sql.Conn) error {
 		{&p.commit, `COMMIT`},
 		{&p.record, `INSERT INTO records (seq, run, body, payload) VALUES ($1, $2, $3, $4)`},
 		{&p.hashes, `INSERT INTO hashes (first, hashes) VALUES ($1, $2)`},
-		{&p.open, `INSERT INTO intents (call, seq, boot) VALUES ($1, $2, $3)`},
+		{&p.open, `INSERT INTO intents (call, seq, boot) VALUES ($1, $2, $3) ON CONFLICT (call) DO UPDATE SET boot = excluded.boot`},
 		{&p.settle, `DELETE FROM intents WHERE call = $1`},
-		{&p.unknown, `UPDATE intents SET boot = '' WHERE call = $1`},
+		{&p.written, `UPDATE control SET written = $1`},
 		{&p.run, `UPDATE runs SET calls = calls + $1, last_call = max(last_call, $2),
 			integrity = min(integrity, $3), confidentiality = max(confidentiality, $4) WHERE id = $5`},
 	} {
@@ -354,34 +284,30 @@ func (p *statements) prepare(ctx context.Context, c *sql.Conn) error {
 }
 
 func (p *statements) close() {
-	for _, stmt := range []*sql.Stmt{p.begin, p.commit, p.record, p.hashes, p.open, p.settle, p.unknown, p.run} {
+	for _, stmt := range []*sql.Stmt{p.begin, p.commit, p.record, p.hashes, p.open, p.settle, p.run, p.written} {
 		if stmt != nil {
 			stmt.Close()
 		}
 	}
 }
 
-// checkpoint signs the tree as it is if it has grown beyond size, keeps the note
-// and returns the size it covers.
+// checkpoint writes down what is late and signs the tree as it is, if it has
+// grown beyond size. It returns the size that is covered now.
 func (s *Store) checkpoint(size int64) int64 {
 	if s.void || s.tree.Size() == size || s.tree.Size() == 0 {
 		return size
 	}
-	root, err := s.tree.Root()
-	if err == nil {
-		var signed []byte
-		signed, err = audit.SignCheckpoint(audit.Checkpoint{Origin: s.Origin, Size: s.tree.Size(), Root: root}, s.Signer)
-		if err == nil {
-			o := &op{sign: signed, signed: s.tree.Size(), result: make(chan error, 1)}
-			s.commit([]*op{o})
-			err = <-o.result
-		}
+	o := &op{down: true, signed: s.tree.Size(), result: make(chan error, 1)}
+	root, unsigned := s.tree.Root()
+	if unsigned == nil {
+		o.sign, unsigned = audit.SignCheckpoint(audit.Checkpoint{Origin: s.Origin, Size: s.tree.Size(), Root: root}, s.Signer)
 	}
-	if err != nil {
+	s.commit([]*op{o})
+	if err := errors.Join(unsigned, <-o.result); err != nil {
 		s.Log.Error("no checkpoint could be made", "size", s.tree.Size(), "err", err)
 		return size
 	}
-	return s.tree.Size()
+	return o.signed
 }
 
 // hashReader reads stored tree hashes from their batches.

@@ -48,6 +48,7 @@ type httpLink struct {
 	post, get, delete []byte
 	secrets           atomic.Pointer[secretFields]
 	resolving         sync.Mutex
+	reading           *reading // under way; nil if none is
 	dropped           atomic.Uint64
 	ids               atomic.Uint64 // of requests whose own would not come back
 
@@ -173,17 +174,49 @@ func (u *upstream) resolve(what, value string) (string, error) {
 	return strings.TrimRight(secret, "\r\n"), nil
 }
 
+// reading is one reading of the secrets, which all who need them wait for.
+type reading struct {
+	done   chan struct{}
+	fields *secretFields
+	err    error
+}
+
 // authority returns the configured header fields with secrets resolved, which
-// are read again after secretsFor and after the upstream has not accepted them.
-func (h *httpLink) authority() (*secretFields, error) {
+// are read again after secretsFor and after the upstream has not accepted them. A
+// file that does not come (a pipe, a dead mount) is waited for no longer than ctx.
+func (h *httpLink) authority(ctx context.Context) (*secretFields, error) {
 	if s := h.secrets.Load(); s != nil && time.Now().Before(s.until) {
 		return s, nil
 	}
 	h.resolving.Lock()
-	defer h.resolving.Unlock()
 	if s := h.secrets.Load(); s != nil && time.Now().Before(s.until) {
+		h.resolving.Unlock()
 		return s, nil
 	}
+	r := h.reading
+	if r == nil {
+		r = &reading{done: make(chan struct{})}
+		h.reading = r
+		go func() {
+			r.fields, r.err = h.readAuthority()
+			h.resolving.Lock()
+			defer h.resolving.Unlock()
+			if h.reading = nil; r.err == nil {
+				h.secrets.Store(r.fields)
+			}
+			close(r.done)
+		}()
+	}
+	h.resolving.Unlock()
+	select {
+	case <-r.done:
+		return r.fields, r.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (h *httpLink) readAuthority() (*secretFields, error) {
 	s := &secretFields{until: time.Now().Add(secretsFor)}
 	add := func(name, value string) error {
 		for _, c := range []byte(value) {
@@ -218,7 +251,6 @@ func (h *httpLink) authority() (*secretFields, error) {
 			return nil, err
 		}
 	}
-	h.secrets.Store(s)
 	return s, nil
 }
 
@@ -263,7 +295,7 @@ func (x *exchange) abandon() {
 //
 // Once before has been called, errors are *sendError.
 func (h *httpLink) send(ctx context.Context, m *message) (exchange, error) {
-	secrets, err := h.authority()
+	secrets, err := h.authority(ctx)
 	if err != nil {
 		return exchange{}, err
 	}
@@ -700,7 +732,6 @@ type session struct {
 
 	quit context.CancelFunc // ends the stream beside the calls
 	ctx  context.Context
-	used atomic.Int64 // calls that use it
 }
 
 // session returns the upstream's session that belongs to a client's, and opens
@@ -938,7 +969,7 @@ func (h *httpLink) stream(s *session, last string) (string, time.Duration, bool)
 // subscribe asks for an event stream of a session, from behind the event with the
 // id last if that is not empty, and reads the head of the response.
 func (h *httpLink) subscribe(ctx context.Context, s *session, last string) (exchange, error) {
-	secrets, err := h.authority()
+	secrets, err := h.authority(ctx)
 	if err != nil {
 		return exchange{}, err
 	}
@@ -1002,7 +1033,7 @@ func (h *httpLink) finish(s *session) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), asideTimeout)
 	defer cancel()
-	secrets, err := h.authority()
+	secrets, err := h.authority(ctx)
 	if err != nil {
 		return
 	}

@@ -1456,3 +1456,30 @@ func TestHealthyUpstreamBesideAHangingOne(t *testing.T) {
 	cancel()
 	calls.Wait()
 }
+
+// TestHTTPSecretThatDoesNotCome: a reference that blocks costs a call its
+// deadline and no more, and holds up nobody once it has come.
+func TestHTTPSecretThatDoesNotCome(t *testing.T) {
+	t.Parallel()
+	came := make(chan struct{})
+	var asked atomic.Int64
+	s := newSite(t, echo)
+	transport := at(s)
+	transport.Credential = "file:secrets/crm"
+	b := backend(t, newStageWith(t, upstream.Config{Secret: func(string) (string, error) {
+		asked.Add(1)
+		<-came
+		return "sesame", nil
+	}}), transport)
+	for range 3 {
+		ctx, cancel := context.WithTimeout(within(t), 20*time.Millisecond)
+		_, err := b.Do(ctx, stateless(t, "1", "echo", `{}`))
+		cancel()
+		refused(t, err, sallyport.DeadlineExceeded, false)
+	}
+	if n := asked.Load(); n != 1 {
+		t.Errorf("the secret was asked for %d times at once", n)
+	}
+	close(came)
+	do(t, b, stateless(t, "1", "echo", `{}`))
+}

@@ -41,16 +41,25 @@ func Each(obj []byte, fn func(key string, value []byte) error) error {
 // Field returns the raw value of one member of an object, and whether there is
 // one.
 func Field(obj []byte, key string) (raw []byte, ok bool, err error) {
+	at, ok, err := FieldSpan(obj, key)
+	if !ok {
+		return nil, false, err
+	}
+	return at.Of(obj), true, nil
+}
+
+// FieldSpan is where the value that [Field] returns lies in the object.
+func FieldSpan(obj []byte, key string) (at Span, ok bool, err error) {
 	s := scanner{b: obj, depth: DefaultDepth}
 	if !s.whole('{', "an object", func(name, value Span) bool {
 		if string(unquoted(name.Of(obj))) == key {
-			raw, ok = value.Of(obj), true
+			at, ok = value, true
 		}
 		return true
 	}) {
-		return nil, false, s.err
+		return Span{}, false, s.err
 	}
-	return raw, ok, nil
+	return at, ok, nil
 }
 
 // Elements returns the raw elements of an array.

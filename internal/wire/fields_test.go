@@ -171,3 +171,104 @@ func TestFieldsFindWhatV2Finds(t *testing.T) {
 		}
 	})
 }
+
+// FuzzFields takes documents apart and holds the parts against json v2: the same
+// documents are objects and arrays to both, with the same members, names and
+// elements, each where it was in the bytes that were given.
+func FuzzFields(f *testing.F) {
+	for _, raw := range []string{
+		`{}`, `[]`, ` {"a":1,"\u0061b":[ 1.0 , {"c":null} ]} `, `{"a":1,"\u0061":2}`, `[1,"x\ud83d\ude00",{"tools":[]}]`, `{"tools":[{"name":"a"},2],"nextCursor":"c\u0032"}`,
+		`{"tools":[],"nextCursor":null}`, `{"tools":{}}`, `{"":{"":[]}}`, "{\"\xff\":1}", `{"\ud800":1}`, `[1,]`, `[1]x`, "\ufeff[]", `{"a":1E400,"b":-0}`, strings.Repeat("[", 64) + strings.Repeat("]", 64), strings.Repeat("[", 65) + strings.Repeat("]", 65), `["a","b\n"]`,
+	} {
+		f.Add([]byte(raw), "a")
+		f.Add([]byte(raw), "tools")
+	}
+	f.Fuzz(func(t *testing.T, raw []byte, key string) {
+		value := jsontext.Value(raw)
+		valid, kind := value.IsValid(), value.Kind()
+		// Beyond v2 there is a limit of depth; nothing else may make a difference.
+		shallow := depthOf(raw) <= wire.DefaultDepth
+		var names []string
+		members := map[string]string{}
+		err := wire.Each(raw, func(name string, value []byte) error {
+			names = append(names, name)
+			members[name] = string(value)
+			return nil
+		})
+		if want := valid && kind == '{' && shallow; (err == nil) != want {
+			t.Fatalf("members of %q: %v, v2 says %v", raw, err, want)
+		}
+		field, ok, fieldErr := wire.Field(raw, key)
+		at, spanOK, spanErr := wire.FieldSpan(raw, key)
+		if (fieldErr == nil) != (err == nil) || (spanErr == nil) != (err == nil) || ok != spanOK || string(field) != string(at.Of(raw)) {
+			t.Fatalf("field %q of %q: %q %v %v; at %v %v %v", key, raw, field, ok, fieldErr, at, spanOK, spanErr)
+		}
+		if err == nil {
+			var want map[string]jsontext.Value
+			if err := jsonv2.Unmarshal(raw, &want); err != nil {
+				t.Fatalf("v2 refuses %q: %v", raw, err)
+			}
+			if len(names) != len(want) {
+				t.Fatalf("%q has %q, v2 says %v", raw, names, want)
+			}
+			for name, value := range want {
+				if members[name] != string(value) {
+					t.Fatalf("%q of %q is %q, v2 says %q", name, raw, members[name], value)
+				}
+			}
+			if value, there := want[key]; there != ok || string(value) != string(field) {
+				t.Fatalf("%q of %q is %q, v2 says %q", key, raw, field, value)
+			}
+		}
+		elements, err := wire.Elements(raw)
+		if want := valid && kind == '[' && shallow; (err == nil) != want {
+			t.Fatalf("elements of %q: %v, v2 says %v", raw, err, want)
+		}
+		if err == nil {
+			var want []jsontext.Value
+			if err := jsonv2.Unmarshal(raw, &want); err != nil || len(want) != len(elements) {
+				t.Fatalf("%q has %q, v2 says %v, %v", raw, elements, want, err)
+			}
+			for i := range want {
+				if string(want[i]) != string(elements[i]) {
+					t.Fatalf("element %d of %q is %q, v2 says %q", i, raw, elements[i], want[i])
+				}
+			}
+			var texts []string
+			v2 := jsonv2.Unmarshal(raw, &texts)
+			for _, e := range want { // v2 takes null for an empty string
+				if e.Kind() != '"' {
+					v2 = errors.New("not a string")
+				}
+			}
+			got, err := wire.Strings(raw)
+			if (err == nil) != (v2 == nil) || err == nil && !slices.Equal(got, texts) {
+				t.Fatalf("strings of %q: %q %v, v2 says %q %v", raw, got, err, texts, v2)
+			}
+		}
+		items, cursor, err := wire.Items(raw, key)
+		if err == nil && (!valid || len(items) > len(raw) || len(cursor) > len(raw)) {
+			t.Fatalf("items of %q: %q %q", raw, items, cursor)
+		}
+	})
+}
+
+// depthOf counts brackets outside strings: how deeply a good document nests.
+func depthOf(raw []byte) (most int) {
+	depth, quoted := 0, false
+	for i := 0; i < len(raw); i++ {
+		switch c := raw[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '{', c == '[':
+			depth++
+			most = max(most, depth)
+		case c == '}', c == ']':
+			depth--
+		}
+	}
+	return most
+}

@@ -1,9 +1,10 @@
 -- +goose Up
--- One text serves SQLite and PostgreSQL: times are microseconds since 1970 in
--- bigint, ids are made by the program, JSON is taken apart by the program.
+-- Times are microseconds since 1970, ids are made by the program, JSON is taken
+-- apart by the program. The records are the truth; hashes, intents and what calls
+-- add to runs follow from them and are written down behind them: see late.go.
 
 CREATE TABLE records (
-    seq     bigint PRIMARY KEY,  -- the position in the tree, from 0, without gaps
+    seq     integer PRIMARY KEY,  -- the position in the tree, from 0, without gaps
     run     text   NOT NULL,
     body    bytea  NOT NULL,     -- the leaf's bytes: one JSON object
     payload bytea                -- sealed under the run's data key
@@ -11,12 +12,12 @@ CREATE TABLE records (
 CREATE INDEX records_run ON records (run, seq) WHERE run <> '';
 
 CREATE TABLE hashes (
-    first  bigint PRIMARY KEY,   -- stored-hash index of the first hash of the batch
+    first  integer PRIMARY KEY,   -- stored-hash index of the first hash of the batch
     hashes bytea  NOT NULL       -- 32 bytes each
 );
 
 CREATE TABLE checkpoints (
-    size bigint PRIMARY KEY,
+    size integer PRIMARY KEY,
     note bytea  NOT NULL
 );
 
@@ -124,7 +125,8 @@ CREATE TABLE answers (             -- of requests made with an idempotency key
 );
 
 CREATE TABLE control (
-    one   bigint PRIMARY KEY,
-    epoch bigint NOT NULL          -- grows with every change that calls are judged by
+    one     integer PRIMARY KEY,
+    epoch   bigint NOT NULL,       -- grows with every change that calls are judged by
+    written bigint NOT NULL        -- what follows from the records below is in the tables
 );
-INSERT INTO control (one, epoch) VALUES (1, 1);
+INSERT INTO control (one, epoch, written) VALUES (1, 1, 0);

@@ -1,0 +1,348 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sallyport"
+	"sallyport/internal/app"
+)
+
+func upstreamCommand() *cobra.Command {
+	return group(&cobra.Command{
+		Use: "upstream", Short: "Look at upstreams and pin what they offer",
+		Long: lines("Upstreams are the systems that serve tools. These commands read the files of the project",
+			"directory and need no server."),
+	}, upstreamListCommand(), upstreamShowCommand(), upstreamPinCommand())
+}
+
+func upstreamListCommand() *cobra.Command {
+	return prints(&cobra.Command{
+		Use: "list", Short: "List the upstreams of the project directory", Args: takes(0, 0), Example: examples("sallyport upstream list"),
+		RunE: func(c *cobra.Command, _ []string) error {
+			seen, err := app.SeeUpstreams(dirOf(c))
+			if err != nil {
+				return err
+			}
+			return show(c, seen, func(p *paper) {
+				if len(seen) == 0 {
+					p.line("No file of upstreams/ declares an upstream.")
+					p.note("Write one, or a whole project: sallyport init")
+					return
+				}
+				t := columns("UPSTREAM", "TOOLS>", "SANDBOX", "STAGING", "PRODUCTION", "AGENTS")
+				for _, u := range seen {
+					if len(u.Problems) > 0 {
+						t.row(string(u.ID), "-", "its file has problems: sallyport upstream show "+string(u.ID))
+						continue
+					}
+					cells := []string{string(u.ID), fmt.Sprint(len(u.Tools))}
+					for _, stage := range sallyport.Stages {
+						of := u.Stages[stage]
+						cells = append(cells, of.Binding.String())
+					}
+					t.row(append(cells, cmp.Or(joined(u.Agents), "-"))...)
+				}
+				p.table(t)
+			})
+		},
+	})
+}
+
+func joined[T ~string](list []T) string {
+	texts := make([]string, len(list))
+	for i, t := range list {
+		texts[i] = string(t)
+	}
+	return strings.Join(texts, ", ")
+}
+
+func upstreamShowCommand() *cobra.Command {
+	return prints(&cobra.Command{
+		Use: "show UPSTREAM", Short: "Show an upstream: where it is in each stage, and its tools", Args: takes(1, 1), ValidArgsFunction: upstreamNames,
+		Example: examples("sallyport upstream show payments"),
+		RunE: func(c *cobra.Command, args []string) error {
+			seen, err := app.SeeUpstreams(dirOf(c), sallyport.UpstreamID(args[0]))
+			if err != nil {
+				return err
+			}
+			u := seen[0]
+			if len(u.Problems) > 0 {
+				return errors.New(strings.Join(u.Problems, "\n"))
+			}
+			return show(c, u, func(p *paper) {
+				said := "nobody yet: sallyport upstream pin " + args[0]
+				if u.Server != nil {
+					said = u.Pins
+				}
+				p.fields("upstream", string(u.ID), "pinned in", said, "agents", joined(u.Agents))
+				p.b.WriteByte('\n')
+				t := columns("STAGE", "BINDING", "ERA", "REACHED AT", "CREDENTIAL")
+				for _, stage := range sallyport.Stages {
+					of := u.Stages[stage]
+					t.row(stage.String(), of.Binding.String(), cmp.Or(of.Transport.Era, "-"), cmp.Or(of.Transport.URL, strings.Join(of.Transport.Command, " "), "-"), cmp.Or(of.Transport.Credential, "-"))
+				}
+				p.table(t)
+				if len(u.Tools) == 0 {
+					return
+				}
+				p.b.WriteByte('\n')
+				t = columns("TOOL", "ACCESS", "DATA", "INTEGRITY", "DIGEST", "ARGUMENTS")
+				for _, tool := range u.Tools {
+					var args []string
+					for _, name := range slices.Sorted(maps.Keys(tool.Args)) {
+						args = append(args, name+" "+tool.Args[name].String())
+					}
+					t.row(tool.Name, tool.Access.String(), tool.DataClass.String(), tool.Integrity.String(), tool.Digest.Short(), cmp.Or(strings.Join(args, ", "), "-"))
+				}
+				p.table(t)
+			})
+		},
+	})
+}
+
+func upstreamNames(c *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	ids, err := app.UpstreamIDs(dirOf(c))
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	names := make([]string, len(ids))
+	for i, id := range ids {
+		names[i] = string(id)
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
+// pinned is what came of pinning one upstream.
+type pinned struct {
+	*app.Repin
+	Written bool `json:"written"`
+}
+
+func upstreamPinCommand() *cobra.Command {
+	var yes bool
+	var stage string
+	var limit time.Duration
+	c := prints(&cobra.Command{
+		Use: "pin [UPSTREAM]", Short: "Pin an upstream, or all, to the tools it offers now", Args: takes(0, 1), ValidArgsFunction: upstreamNames,
+		Long: lines("Ask an upstream what it is and which tools it offers, show what differs from what it is",
+			"pinned to, and after your yes write the file of pins. Agents see the pinned definitions",
+			"and nothing else; a server that changes its tools changes nothing until somebody has",
+			"looked. What is shown comes from the server: read descriptions as text of a stranger.",
+			"",
+			"It is asked in staging where it is reached there, or else in production. Files are all",
+			"that changes: apply puts them into force, and asks for what loosening takes."),
+		Example: examples("sallyport upstream pin weather", "sallyport upstream pin --stage production --yes"),
+		RunE: func(c *cobra.Command, args []string) error {
+			var at sallyport.Stage
+			if stage != "" {
+				if err := at.UnmarshalText([]byte(stage)); err != nil {
+					return usageError{fmt.Errorf("--stage: %w", err)}
+				}
+			}
+			ids := []sallyport.UpstreamID{}
+			for _, name := range args {
+				ids = append(ids, sallyport.UpstreamID(name))
+			}
+			if len(ids) == 0 {
+				var err error
+				if ids, err = app.UpstreamIDs(dirOf(c)); err != nil {
+					return err
+				}
+			}
+			var done []pinned
+			var firstErr error
+			answers := bufio.NewReader(c.InOrStdin())
+			for _, id := range ids {
+				r, err := repin(c, answers, id, at, limit, yes)
+				if err != nil {
+					// What is left is asked all the same; nothing is done by halves.
+					if len(ids) > 1 {
+						say(c, "%s: %v", id, err)
+					}
+					firstErr = cmp.Or(firstErr, err)
+					continue
+				}
+				done = append(done, *r)
+			}
+			if firstErr != nil {
+				return firstErr
+			}
+			return show(c, done, func(p *paper) {
+				t := columns("UPSTREAM", "STAGE", "TOOLS>", "ADDED>", "CHANGED>", "REMOVED>", "PINS")
+				for _, r := range done {
+					count := map[string]int{}
+					for _, tool := range r.Tools {
+						count[tool.State]++
+					}
+					state := r.Path + " is as it was"
+					if r.Written {
+						state = r.Path + " written"
+					}
+					t.row(string(r.Upstream), r.Stage.String(), fmt.Sprint(len(r.Tools)-count["removed"]), fmt.Sprint(count["added"]), fmt.Sprint(count["changed"]), fmt.Sprint(count["removed"]), state)
+				}
+				p.table(t)
+			})
+		},
+	})
+	c.Flags().StringVar(&stage, "stage", "", "the `stage` in which it is asked: staging or production")
+	c.Flags().BoolVar(&yes, "yes", false, "write without asking; what differs is shown all the same")
+	c.Flags().DurationVar(&limit, "timeout", 30*time.Second, "wait so `long` for each")
+	suggestValues(c, "stage", "staging", "production")
+	return c
+}
+
+func repin(c *cobra.Command, answers *bufio.Reader, id sallyport.UpstreamID, stage sallyport.Stage, limit time.Duration, yes bool) (*pinned, error) {
+	ctx, cancel := contextFor(c, limit)
+	defer cancel()
+	r, err := app.ProbePins(ctx, dirOf(c), id, stage)
+	if err != nil {
+		return nil, err
+	}
+	p := newPaper(c.ErrOrStderr())
+	differences(p, r)
+	if err := p.flush(); err != nil {
+		return nil, err
+	}
+	out := &pinned{Repin: r}
+	if r.Same() {
+		return out, nil
+	}
+	if !yes {
+		fmt.Fprintf(c.ErrOrStderr(), "\nPin %s to this? [y/N] ", id)
+		line, err := answers.ReadString('\n')
+		if err != nil && !errors.Is(err, io.EOF) {
+			return nil, err
+		}
+		if answer := strings.ToLower(strings.TrimSpace(line)); answer != "y" && answer != "yes" {
+			fmt.Fprintln(c.ErrOrStderr())
+			return nil, &advised{fmt.Errorf("%s was not pinned", id), "look at the differences, then answer y or pass --yes"}
+		}
+	}
+	if err := r.Write(); err != nil {
+		return nil, err
+	}
+	out.Written = true
+	return out, nil
+}
+
+// differences writes what an upstream offers beside what it is pinned to.
+func differences(p *paper, r *app.Repin) {
+	p.heading("%s in %s, protocol %s", r.Upstream, r.Stage, r.Version)
+	if r.Era != "" {
+		p.line("It does not speak the era that the files name: write era: %q for %s in upstreams/%s.yaml.", r.Era, r.Stage, r.Upstream)
+	}
+	if r.Same() {
+		p.line("It offers what it is pinned to: %s.", app.Count(len(r.Tools), "tool"))
+		return
+	}
+	if r.Moved {
+		p.line("The pins do not say that it was pinned where it is reached now.")
+	}
+	if r.Server {
+		p.line("What it says of itself differs.")
+	}
+	for _, t := range r.Tools {
+		if t.State == "same" {
+			continue
+		}
+		p.b.WriteString(p.paint(tints[t.State], fmt.Sprintf("%-7s", t.State)) + "  " + clean(t.Name) + "\n")
+		for _, l := range lineDiff(indented(t.Old), indented(t.New)) {
+			tint := ""
+			switch l[0] {
+			case '-':
+				tint = red
+			case '+':
+				tint = green
+			}
+			p.b.WriteString("    " + p.paint(tint, clean(l)) + "\n")
+		}
+	}
+	if len(r.Changes) > 0 {
+		p.b.WriteByte('\n')
+		t := columns("DIRECTION", "WHERE", "WHAT", "WHY")
+		for _, ch := range r.Changes {
+			t.row(ch.Direction.String(), ch.Where, ch.What, ch.Why)
+		}
+		p.table(t)
+		if r.Loosens() {
+			p.line("Some of it loosens: more could happen than before.")
+		}
+	}
+	if len(r.Problems) > 0 {
+		p.heading("The files of the project have to be corrected for it")
+		for _, problem := range r.Problems {
+			p.text(problem)
+		}
+	}
+}
+
+func indented(raw json.RawMessage) []string {
+	if raw == nil {
+		return nil
+	}
+	var b bytes.Buffer
+	if json.Indent(&b, raw, "", "  ") != nil {
+		return []string{string(raw)}
+	}
+	return strings.Split(b.String(), "\n")
+}
+
+// mostLines bounds the definitions that are compared line by line.
+const mostLines = 2000
+
+// lineDiff is how one text becomes another: lines that begin with "-" go, those
+// with "+" come, and of what stays only what is near them.
+func lineDiff(old, next []string) []string {
+	if len(old) > mostLines || len(next) > mostLines {
+		return []string{fmt.Sprintf("- %d lines", len(old)), fmt.Sprintf("+ %d lines", len(next))}
+	}
+	// longest[i][j] is the length of the longest common part of old[i:] and next[j:].
+	longest := make([][]int, len(old)+1)
+	for i := range longest {
+		longest[i] = make([]int, len(next)+1)
+	}
+	for i := len(old) - 1; i >= 0; i-- {
+		for j := len(next) - 1; j >= 0; j-- {
+			if old[i] == next[j] {
+				longest[i][j] = longest[i+1][j+1] + 1
+			} else {
+				longest[i][j] = max(longest[i+1][j], longest[i][j+1])
+			}
+		}
+	}
+	var all []string
+	for i, j := 0, 0; i < len(old) || j < len(next); {
+		switch {
+		case i < len(old) && j < len(next) && old[i] == next[j]:
+			all = append(all, "  "+old[i])
+			i, j = i+1, j+1
+		case j == len(next) || i < len(old) && longest[i+1][j] >= longest[i][j+1]:
+			all = append(all, "- "+old[i])
+			i++
+		default:
+			all = append(all, "+ "+next[j])
+			j++
+		}
+	}
+	const around = 2
+	var near []string
+	for i, l := range all {
+		window := all[max(0, i-around):min(len(all), i+around+1)]
+		if slices.ContainsFunc(window, func(l string) bool { return l[0] != ' ' }) {
+			near = append(near, l)
+		}
+	}
+	return near
+}

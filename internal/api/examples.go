@@ -1,0 +1,69 @@
+package api
+
+import (
+	"strings"
+	"time"
+
+	"sallyport"
+	"sallyport/internal/config"
+	"sallyport/internal/control"
+)
+
+// examples are answers as the document shows them, by operation.
+var examples = func() map[string]any {
+	const (
+		release = sallyport.ReleaseID("sha256:4e1f6a0c9b2d4e1f6a0c9b2d4e1f6a0c9b2d4e1f6a0c9b2d4e1f6a0c9b2d4e1f")
+		call    = sallyport.CallID("call_01kwersvdrmc5r2btrz0fbwhgx")
+		run     = sallyport.RunID("run_01kwersrg09vy33hnd32s0rtx0")
+		key     = sallyport.KeyID("key_01kwersrg06krvsecwpp72prvq")
+	)
+	at := time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
+	secret := func(kind string) string { return "sp_" + kind + "_" + strings.Repeat("A", 43) }
+	hostKey := control.Key{ID: key, Kind: sallyport.KeyHost, Agent: "support", Ceiling: sallyport.Sandbox, Note: "the ticket worker", Made: at, Expires: at.AddDate(0, 0, 90)}
+	halt := sallyport.Halt{Scope: sallyport.HaltTool, Subject: "payments/refund", Reason: "wrong amounts", By: "ana@example.com", At: at}
+	unknown := control.Unknown{Call: call, Run: run, Sequence: 4711, At: at, Agent: "support", Stage: sallyport.Production, Upstream: "payments", Tool: "refund"}
+	opened := sallyport.Run{
+		ID: run, Agent: "support", Release: release, Stage: sallyport.Production, State: sallyport.RunOpen, OpenedBy: key,
+		Envelope: sallyport.Envelope{Task: "Answer ticket 4711", MaxCalls: 20, Expires: at.Add(time.Hour)}, Opened: at, LastCall: at, Labels: sallyport.NewLabels(),
+	}
+	ended := control.Call{
+		ID: call, Run: run, Sequence: 4712, At: at, Agent: "support", Release: release, Key: key, Stage: sallyport.Production, Upstream: "payments", Tool: "refund",
+		Method: "tools/call", Kind: sallyport.KindTool, Access: sallyport.Changing, Binding: sallyport.Live, Grade: sallyport.GradeLive, Decision: "allow",
+		Policies: []sallyport.Reason{{Policy: "refunds", Effect: "permit"}}, Outcome: sallyport.OutcomeOK, LatencyMicros: 8200, UpstreamMicros: 6900,
+	}
+	record := Record{4712, []byte(`{"id":"rec_01kwersvdrmc5r2btrz0fbwhgx","time":1782907200000000,"kind":"outcome","run":"` + string(run) + `","call":"` + string(call) + `","stage":"production","upstream":"payments","tool":"refund","outcome":"ok"}`)}
+	summary := ReleaseSummary{ID: release, Agent: "support", Owner: "ana@example.com", Tier: sallyport.TierMedium, Applied: at, Latest: true, Stages: []sallyport.Stage{sallyport.Sandbox}, Tools: 7}
+	pointer := control.Pointer{Agent: "support", Stage: sallyport.Sandbox, Release: release, By: "ana@example.com", Reason: "first try", At: at}
+	return map[string]any{
+		"status": Status{
+			Pointers: []control.Pointer{pointer}, Halts: []sallyport.Halt{halt}, Unknown: []control.Unknown{unknown},
+			Latest: map[sallyport.AgentID]sallyport.ReleaseID{"support": release}, Records: 4713,
+		},
+		"diff": Diff{Digest: release, Changes: []config.Change{{
+			Stage: sallyport.Staging, Where: "staging, upstream crm", What: "deadline", From: "10s", To: "30s", Direction: config.Loosens, Why: "calls may take longer",
+		}}},
+		"apply":        control.Applied{Digest: release, Releases: map[sallyport.AgentID]sallyport.ReleaseID{"support": release}, New: []sallyport.ReleaseID{release}, Stages: []sallyport.Stage{sallyport.Staging}},
+		"promote":      control.Promotion{Agent: "support", Stage: sallyport.Sandbox, To: release},
+		"halt":         control.Stopped{Halt: halt, Applied: at.Add(40 * time.Microsecond), Confirmed: at.Add(900 * time.Microsecond), ConfirmedMicros: 900, InFlight: []sallyport.CallID{call}, Unsent: 2, Recorded: true},
+		"resume":       Done{},
+		"settle":       Done{},
+		"revokeKey":    Done{},
+		"closeRun":     Done{},
+		"listUnknowns": Page[control.Unknown]{Items: []control.Unknown{unknown}},
+		"listRuns":     Page[sallyport.Run]{Items: []sallyport.Run{opened}, Next: cursor("runs", string(run))},
+		"getRun":       opened,
+		"openRun":      control.RunOpened{Run: opened, Token: secret("run")},
+		"listCalls":    Page[control.Call]{Items: []control.Call{ended}, Next: sequenceCursor("calls", 4712)},
+		"getCall":      CallDetail{Call: ended, Records: []CallRecord{{Record: record, Arguments: `{"payment":"pay_1003","amount":1}`, Result: `{"content":[]}`}}},
+		"listRecords":  Page[Record]{Items: []Record{record}, Next: sequenceCursor("records", 4712)},
+		"listReleases": Page[ReleaseSummary]{Items: []ReleaseSummary{summary}},
+		"getRelease": ReleaseDetail{summary, sallyport.Release{
+			ID: release, Agent: "support", Owner: "ana@example.com", Tier: sallyport.TierMedium, Tools: []sallyport.Tool{},
+			Servers: map[sallyport.UpstreamID]sallyport.PinnedServer{}, Policies: []sallyport.PolicyFile{}, DataDomain: "support",
+		}},
+		"listKeys":  Page[control.Key]{Items: []control.Key{hostKey}},
+		"makeKey":   control.KeyMade{Key: hostKey, Secret: secret("host")},
+		"putPerson": LinkMade{secret("link")},
+		"login":     control.KeyMade{Key: control.Key{ID: key, Kind: sallyport.KeyPerson, Person: "ana@example.com", Note: "laptop", Made: at, Expires: at.AddDate(0, 0, 30)}, Secret: secret("person")},
+	}
+}()

@@ -1,0 +1,406 @@
+package api_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"golang.org/x/mod/sumdb/note"
+
+	"sallyport"
+	"sallyport/internal/api"
+	"sallyport/internal/audit"
+	"sallyport/internal/auth"
+	"sallyport/internal/config"
+	"sallyport/internal/control"
+	"sallyport/internal/gateway"
+	"sallyport/internal/store"
+)
+
+// rig is the API over a real store, real credentials and real verbs; only the
+// part that carries calls is a fake.
+type rig struct {
+	testing.TB
+	api.Config
+	store   *store.Store
+	handler http.Handler
+	file    string // of the store
+	clock   atomic.Int64
+	// credentials by role, and "host", "agent", "run", "nobody".
+	credentials map[string]string
+	host        control.Key
+	run         sallyport.RunID
+	release     sallyport.Release
+	calls       []sallyport.CallID // an ok, a denied one and an unknown one
+	tally       int
+	doc         *document
+}
+
+const digestOf = "sha256:" + "ab12ab12ab12ab12ab12ab12ab12ab12ab12ab12ab12ab12ab12ab12ab12ab12"
+
+func newRig(t testing.TB) *rig {
+	t.Helper()
+	r := &rig{TB: t, credentials: map[string]string{}, file: filepath.Join(t.TempDir(), "data", "store.db")}
+	r.clock.Store(time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC).UnixMicro())
+	ctx := context.Background()
+	skey, _, err := audit.NewSigner("example.org/log")
+	r.must(err)
+	signer, err := note.NewSigner(skey)
+	r.must(err)
+	log := slog.New(slog.DiscardHandler)
+	r.store, err = store.Open(ctx, store.Config{
+		Path: r.file, Origin: "example.org/log", Signer: signer, SealingKey: make([]byte, 32),
+		PseudonymKey: make([]byte, 32), Now: r.now, Log: log,
+	})
+	r.must(err)
+	t.Cleanup(func() {
+		if err := r.store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	r.release = sallyport.Release{
+		ID: digestOf, Agent: "support", Owner: "ana@example.com", Tier: sallyport.TierLow, DataDomain: "default",
+		Tools:   []sallyport.Tool{{Name: "refund", Upstream: "payments", UpstreamName: "refund", Digest: digestOf, Definition: sallyport.Text(`{"name":"refund"}`), Access: sallyport.Changing, DataClass: sallyport.Internal, Integrity: sallyport.Untrusted}},
+		Servers: map[sallyport.UpstreamID]sallyport.PinnedServer{"payments": {ProtocolVersion: "2026-07-28", Capabilities: json.RawMessage(`{"tools":{}}`)}},
+	}
+	stages := map[sallyport.Stage]sallyport.StageConfig{}
+	for i, s := range sallyport.Stages {
+		stages[s] = sallyport.StageConfig{ID: sallyport.Digest(digestOf[:len(digestOf)-1] + string('3'+rune(i))), Stage: s}
+	}
+	loosens := map[sallyport.Stage][]string{}
+	who := &auth.Auth{Keys: r.store, Now: r.now}
+	r.Config = api.Config{
+		Who: who, Past: r.store, Answers: r.store, Version: "0.1.0", Now: r.now, Log: log,
+		Control: control.New(control.Config{Book: r.store, Past: r.store, People: r.store, Live: idle{}, Spare: new(spare), Now: r.now, Log: log}),
+		Propose: func(context.Context) (*control.Proposal, error) {
+			return &control.Proposal{Digest: digestOf, Releases: []sallyport.Release{r.release}, Stages: stages, Loosens: loosens}, nil
+		},
+		Diff: func(context.Context) (*api.Diff, error) {
+			return &api.Diff{Digest: digestOf, Changes: []config.Change{{Stage: sallyport.Staging, Where: "staging", What: "deadline", From: "1s", To: "2s", Direction: config.Loosens}}}, nil
+		},
+	}
+	r.handler = api.Handler(r.Config)
+
+	r.must(r.Control.Founder(ctx, "admin@example.com"))
+	admin := &sallyport.Person{ID: "admin@example.com", Roles: []sallyport.Role{sallyport.Admin}}
+	r.credentials["admin"] = r.signIn("admin@example.com")
+	for role := sallyport.Viewer; role < sallyport.Admin; role++ {
+		id := sallyport.PersonID(role.String() + "@example.com")
+		r.must(r.Control.PutPerson(ctx, admin, sallyport.Person{ID: id, Roles: []sallyport.Role{role}}))
+		r.credentials[role.String()] = r.signIn(id)
+	}
+	r.must(r.store.Commit(ctx, nil, control.PutPerson{Person: sallyport.Person{ID: "nobody@example.com"}}))
+	r.credentials["nobody"] = r.signIn("nobody@example.com")
+	proposal, err := r.Propose(ctx)
+	r.must(err)
+	_, err = r.Control.Apply(ctx, admin, proposal, "", "")
+	r.must(err)
+	_, err = r.Control.Promote(ctx, admin, "support", "", sallyport.Production, "test")
+	r.must(err)
+	host, err := r.Control.MakeHostKey(ctx, admin, "support", sallyport.Production, 300, "test")
+	r.must(err)
+	r.credentials["host"], r.host = host.Secret, host.Key
+	agent, err := r.Control.MakeAgentKey(ctx, admin, "support", "", sallyport.Sandbox, 300, "test")
+	r.must(err)
+	r.credentials["agent"] = agent.Secret
+	opened, err := r.Control.OpenRun(ctx, &host.Key, 0, sallyport.Envelope{
+		Task: "a task with a name in it", Person: "ada@example.com", TrustedValues: []sallyport.TrustedValue{{Type: "email", Value: "ada@example.com"}}, Expires: r.now().AddDate(0, 0, 20),
+	})
+	r.must(err)
+	r.credentials["run"], r.run = opened.Token, opened.Run.ID
+	r.calls = []sallyport.CallID{r.call(sallyport.OutcomeOK), r.call(sallyport.OutcomeRefused), r.call(sallyport.OutcomeUnsettled)}
+	r.doc = readDocument(t, r.handler)
+	return r
+}
+
+// call records a call of the rig's run that ended so.
+func (r *rig) call(outcome sallyport.Outcome) sallyport.CallID {
+	r.Helper()
+	r.tally++
+	r.clock.Add(int64(time.Second / time.Microsecond))
+	now := r.now()
+	id := sallyport.CallID(sallyport.MakeID("call", now, [10]byte{9: byte(r.tally)}))
+	entry := func(kind audit.Kind, result string) *gateway.Entry {
+		return &gateway.Entry{
+			Record: &audit.Record{
+				ID: "rec_" + string(kind) + string(id), Time: now.UnixMicro(), Kind: kind, Run: r.run, Call: id, Stage: sallyport.Production,
+				Upstream: "payments", UpstreamIdentity: digestOf, Tool: "refund", ToolDigest: digestOf, Method: "tools/call", CallKind: sallyport.KindTool,
+				Access: sallyport.Changing, Binding: sallyport.Live, Decision: &sallyport.Decision{Allow: true, Reasons: []sallyport.Reason{{Policy: "refunds", Effect: "permit"}}},
+				Principal: &audit.Principal{Agent: "support", Release: digestOf, Key: r.host.ID, Person: "ada@example.com"},
+			},
+			Target:  sallyport.Target{Stage: sallyport.Production, Agent: "support", Release: digestOf, Upstream: "payments", Tool: "refund", Run: r.run},
+			Payload: gateway.Payload{Salt: make([]byte, 32), Arguments: []byte(`{ "amount" : 12.50, "note":"a < b" }`), Result: []byte(result)},
+		}
+	}
+	r.must(r.store.Intend(context.Background(), entry(audit.Intent, "")))
+	e := entry(audit.Outcome, `{"content":[]}`)
+	e.Record.Outcome, e.Record.LatencyMicros = outcome, 900
+	if outcome == sallyport.OutcomeRefused {
+		e.Record.Decision = nil
+		e.Record.Refusal = sallyport.Refuse(sallyport.Denied, "no policy permits it <here>", "")
+	}
+	r.must(r.store.Conclude(context.Background(), e))
+	return id
+}
+
+func (r *rig) now() time.Time { return time.UnixMicro(r.clock.Load()).UTC() }
+
+func (r *rig) must(err error) {
+	r.Helper()
+	if err != nil {
+		r.Fatal(err)
+	}
+}
+
+func (r *rig) link(id sallyport.PersonID) string {
+	r.Helper()
+	link, err := r.Control.MakeLink(context.Background(), id)
+	r.must(err)
+	return link
+}
+
+func (r *rig) signIn(id sallyport.PersonID) string {
+	r.Helper()
+	made, err := r.Control.SignIn(context.Background(), r.link(id), "test")
+	r.must(err)
+	return made.Secret
+}
+
+// ask is one request. Body is sent as it is, if it is a string, else as JSON.
+type ask struct {
+	method, path string
+	as           string // whose credential; "" for none
+	body         any
+	headers      map[string]string
+}
+
+func (r *rig) ask(a ask) *httptest.ResponseRecorder {
+	r.Helper()
+	var body io.Reader
+	switch b := a.body.(type) {
+	case nil:
+	case string:
+		body = strings.NewReader(b)
+	default:
+		raw, err := json.Marshal(b)
+		r.must(err)
+		body = bytes.NewReader(raw)
+	}
+	q := httptest.NewRequest(a.method, a.path, body)
+	if body != nil {
+		q.Header.Set("Content-Type", "application/json")
+	}
+	if a.as != "" {
+		credential, ok := r.credentials[a.as]
+		if !ok {
+			credential = a.as
+		}
+		q.Header.Set("Authorization", "Bearer "+credential)
+	}
+	for k, v := range a.headers {
+		q.Header.Set(k, v)
+	}
+	w := httptest.NewRecorder()
+	r.handler.ServeHTTP(w, q)
+	return w
+}
+
+// problem checks that an answer is a problem as RFC 9457 and the document have
+// it, of that status and code.
+func (r *rig) problem(w *httptest.ResponseRecorder, status int, code sallyport.Code) api.Problem {
+	r.Helper()
+	var p api.Problem
+	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil {
+		r.Errorf("%d %s: %v", w.Code, w.Body, err)
+		return p
+	}
+	if w.Code != status || p.Status != status || p.Code != code {
+		r.Errorf("got %d %s, want %d %s: %s", w.Code, p.Code, status, code, w.Body)
+	}
+	if got := w.Header().Get("Content-Type"); got != "application/problem+json" {
+		r.Errorf("%s: the content type is %q", code, got)
+	}
+	if p.Type != "/doc/refusals.md#"+string(p.Code) || p.Title == "" || p.Detail == "" || p.Title == p.Detail {
+		r.Errorf("not a whole problem: %s", w.Body)
+	}
+	if got := w.Header().Get("WWW-Authenticate"); (status == http.StatusUnauthorized) != (got != "") {
+		r.Errorf("%d with WWW-Authenticate %q", status, got)
+	}
+	return p
+}
+
+func decode[T any](r *rig, w *httptest.ResponseRecorder) T {
+	r.Helper()
+	var out T
+	if w.Code != http.StatusOK {
+		r.Fatalf("%d %s", w.Code, w.Body)
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), &out); err != nil {
+		r.Fatalf("%v: %s", err, w.Body)
+	}
+	return out
+}
+
+// idle carries no calls.
+type idle struct{}
+
+func (idle) Halt(_ context.Context, h sallyport.Halt) control.Stopped {
+	return control.Stopped{Halt: h, Applied: h.At, Confirmed: h.At}
+}
+func (idle) Refresh(context.Context) error                          { return nil }
+func (idle) Check(*sallyport.Release, *sallyport.StageConfig) error { return nil }
+func (idle) Ended(sallyport.RunID)                                  {}
+
+// spare keeps halts in memory.
+type spare struct {
+	mu    sync.Mutex
+	halts []sallyport.Halt
+}
+
+func (s *spare) Keep(halts []sallyport.Halt) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.halts = halts
+	return nil
+}
+
+func (s *spare) Kept() ([]sallyport.Halt, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.halts, nil
+}
+
+// document is the OpenAPI document as somebody else's validator reads it.
+type document struct {
+	raw    map[string]any
+	ops    map[string]operation // by operationId
+	loose  *jsonschema.Compiler
+	strict *jsonschema.Compiler // also refuses members that the document does not name
+	mu     sync.Mutex
+}
+
+type operation struct {
+	method, path string
+	body         map[string]any
+}
+
+func readDocument(t testing.TB, h http.Handler) *document {
+	t.Helper()
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest("GET", "/v1/openapi.json", nil))
+	if w.Code != http.StatusOK || w.Header().Get("Content-Type") != "application/json" {
+		t.Fatalf("the document: %d %s", w.Code, w.Body)
+	}
+	d := &document{ops: map[string]operation{}}
+	read := func() map[string]any {
+		v, err := jsonschema.UnmarshalJSON(bytes.NewReader(w.Body.Bytes()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v.(map[string]any)
+	}
+	compiler := func(doc any) *jsonschema.Compiler {
+		c := jsonschema.NewCompiler()
+		c.DefaultDraft(jsonschema.Draft2020)
+		c.AssertFormat()
+		if err := c.AddResource("document.json", doc); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	d.raw = read()
+	d.loose = compiler(read())
+	closed := read()
+	closeObjects(closed["components"])
+	d.strict = compiler(closed)
+	for path, item := range d.raw["paths"].(map[string]any) {
+		for method, op := range item.(map[string]any) {
+			o := op.(map[string]any)
+			d.ops[o["operationId"].(string)] = operation{strings.ToUpper(method), path, o}
+		}
+	}
+	return d
+}
+
+// closeObjects makes schemas refuse members that they do not name.
+func closeObjects(v any) {
+	switch v := v.(type) {
+	case map[string]any:
+		if _, ok := v["properties"]; ok && v["type"] == "object" && v["additionalProperties"] == nil {
+			v["additionalProperties"] = false
+		}
+		for _, e := range v {
+			closeObjects(e)
+		}
+	case []any:
+		for _, e := range v {
+			closeObjects(e)
+		}
+	}
+}
+
+var pointerEscape = strings.NewReplacer("~", "~0", "/", "~1", "{", "%7B", "}", "%7D", "+", "%2B")
+
+// pointer leads to a part of an operation.
+func (d *document) pointer(id string, parts ...string) string {
+	op := d.ops[id]
+	out := "document.json#/paths/" + pointerEscape.Replace(op.path) + "/" + strings.ToLower(op.method)
+	for _, p := range parts {
+		out += "/" + pointerEscape.Replace(p)
+	}
+	return out
+}
+
+// validate checks JSON against the schema at a pointer.
+func (d *document) validate(c *jsonschema.Compiler, pointer string, raw []byte) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s, err := c.Compile(pointer)
+	if err != nil {
+		return err
+	}
+	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(raw))
+	if err != nil {
+		return errors.Join(errNotJSON, err)
+	}
+	return s.Validate(v)
+}
+
+var errNotJSON = errors.New("not JSON")
+
+// answered checks an answer of an operation against the document: its status is
+// one the document names, and its body fits the schema.
+func (r *rig) answered(id string, w *httptest.ResponseRecorder) {
+	r.Helper()
+	media := "application/json"
+	if w.Code >= 400 {
+		media = "application/problem+json"
+	}
+	op, ok := r.doc.ops[id]
+	if !ok {
+		r.Fatalf("no operation %s", id)
+	}
+	status := http.StatusText(w.Code)
+	if _, ok := op.body["responses"].(map[string]any)[itoa(w.Code)]; !ok {
+		r.Errorf("%s answered %d %s, which the document does not name: %s", id, w.Code, status, w.Body)
+		return
+	}
+	if got := w.Header().Get("Content-Type"); got != media {
+		r.Errorf("%s: content type %q with %d", id, got, w.Code)
+	}
+	if err := r.doc.validate(r.doc.strict, r.doc.pointer(id, "responses", itoa(w.Code), "content", media, "schema"), w.Body.Bytes()); err != nil {
+		r.Errorf("%s answered %s\nwhich is not what the document says: %v", id, w.Body, err)
+	}
+}
