@@ -25,7 +25,6 @@ type verb struct {
 	// roles may ask it; nil for hosts, and empty for everybody.
 	roles []sallyport.Role
 	as    string // who asks in the test of success
-	after func(*rig)
 }
 
 var everyRole = []sallyport.Role{sallyport.Viewer, sallyport.Developer, sallyport.Reviewer, sallyport.Approver, sallyport.Operator, sallyport.Auditor, sallyport.Admin}

@@ -40,7 +40,11 @@ var modes = map[string]func() error{"journal": journalStdio}
 func TestMain(m *testing.M) {
 	mode := os.Getenv(envMode)
 	if mode == "" {
-		os.Exit(m.Run())
+		code := m.Run()
+		if built != "" {
+			_ = os.RemoveAll(filepath.Dir(built)) // it is in the folder of temporary files
+		}
+		os.Exit(code)
 	}
 	if err := modes[mode](); err != nil {
 		fmt.Fprintln(os.Stderr, err)

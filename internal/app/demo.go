@@ -214,7 +214,7 @@ func (d *Demo) Play(ctx context.Context, out io.Writer) error {
 	if report.Problem != "" {
 		return errors.New("halt: " + report.Problem)
 	}
-	fmt.Fprintf(out, "\n  Halt of agent support: confirmed in %.1f ms, %d calls in flight, recorded.\n", float64(report.ConfirmedMicros)/1000, len(report.InFlight))
+	fmt.Fprintf(out, "\n  Halt of agent support: confirmed in %d µs, %d calls in flight, recorded.\n", report.ConfirmedMicros, len(report.InFlight))
 	return d.App.Control.Resume(ctx, d.Person, sallyport.HaltAgent, "support", "the demo goes on")
 }
 

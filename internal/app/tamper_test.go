@@ -363,6 +363,7 @@ func TestStateWithoutRecord(t *testing.T) {
 		"halt":              `INSERT INTO halts (scope, subject, reason, by_whom, at) VALUES (1, '', 'x', 'x', 1)`,
 		"key":               `INSERT INTO keys SELECT 'key_x', kind, zeroblob(32), agent, release, run, person, ceiling, note, made, expires, revoked FROM keys WHERE run = '' LIMIT 1`,
 		"key lives longer":  `UPDATE keys SET expires = expires + 1000000 WHERE run = '' AND kind = (SELECT kind FROM keys WHERE run = '' LIMIT 1)`,
+		"second token":      `INSERT INTO keys SELECT 'key_x', kind, zeroblob(32), agent, release, run, person, ceiling, note, made, expires, revoked FROM keys WHERE run <> '' LIMIT 1`,
 		"key taken":         `DELETE FROM keys WHERE run = ''`,
 		"person":            `INSERT INTO persons (id, roles) VALUES ('eve@example.com', 'admin')`,
 		"role":              `UPDATE persons SET roles = roles || ' approver'`,

@@ -276,7 +276,19 @@ func (c *checking) checkKeys() error {
 		}
 	}
 	left(c, c.keys, "the key", func(k keyRow) int64 { return k.seq })
-	return nil
+	tokens := map[sallyport.RunID]bool{}
+	return c.each(`SELECT id, run FROM keys WHERE run <> '' ORDER BY id`, func(scan func(...any) error) error {
+		var id sallyport.KeyID
+		var run sallyport.RunID
+		if err := scan(&id, &run); err != nil {
+			return err
+		}
+		if c.runs[run] == nil || tokens[run] {
+			c.say(-1, "key %s is a token of %s, which was not opened with it", id, run)
+		}
+		tokens[run] = true
+		return nil
+	})
 }
 
 func (c *checking) checkHalts() error {
