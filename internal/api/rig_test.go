@@ -269,10 +269,10 @@ type spare struct {
 	halts []sallyport.Halt
 }
 
-func (s *spare) Keep(halts []sallyport.Halt) error {
+func (s *spare) Change(f func([]sallyport.Halt) []sallyport.Halt) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.halts = halts
+	s.halts = f(s.halts)
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -416,7 +417,9 @@ func (a *App) pinsHold(ctx context.Context, p *config.Project) error {
 			}
 			was = *c
 		}
-		for id, u := range p.Stages[stage].Upstreams {
+		upstreams := p.Stages[stage].Upstreams
+		for _, id := range slices.Sorted(maps.Keys(upstreams)) {
+			u := upstreams[id]
 			before, pinned := was.Upstreams[id], p.Pinned[id][stage]
 			moved := !before.Transport.None() && before.Identity != u.Identity
 			if u.Transport.None() || pinned == u.Identity || pinned == "" && !moved {
@@ -513,62 +516,6 @@ func (l live) Check(r *sallyport.Release, c *sallyport.StageConfig) error {
 func (l live) Ended(id sallyport.RunID) {
 	l.a.Store.Forget(id)
 	l.a.Auth.Ended(id)
-}
-
-// spare is the file of halts that the store has not taken.
-type spare struct{ path string }
-
-func (s spare) Keep(halts []sallyport.Halt) error {
-	if len(halts) == 0 {
-		if err := os.Remove(s.path); !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-		return nil
-	}
-	raw, err := json.Marshal(halts)
-	if err != nil {
-		return err
-	}
-	next := s.path + ".new"
-	if err := os.WriteFile(next, raw, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(next, s.path)
-}
-
-func (s spare) Kept() ([]sallyport.Halt, error) {
-	raw, err := os.ReadFile(s.path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	halts, err := parseHalts(raw)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", s.path, err)
-	}
-	return halts, nil
-}
-
-// HaltFile writes a halt where a running installation of the project finds it,
-// or the next one to start: it needs neither the server nor the store.
-func HaltFile(dir string, h sallyport.Halt) error {
-	// Whatever is wrong elsewhere in the project must not keep anybody from halting.
-	server, problems := config.LoadServer(os.DirFS(dir))
-	if len(problems) > 0 {
-		return problems
-	}
-	a := &App{Options: Options{Dir: dir}}
-	s := spare{filepath.Join(filepath.Dir(a.path(server.Keys)), "halts.json")}
-	if err := os.MkdirAll(filepath.Dir(s.path), 0o700); err != nil {
-		return err
-	}
-	kept, err := s.Kept()
-	if err != nil {
-		return err
-	}
-	return s.Keep(append(kept, h))
 }
 
 // VerifyExport checks an export without a server.

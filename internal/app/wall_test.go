@@ -1143,6 +1143,17 @@ func TestWallOutlivesLooserFiles(t *testing.T) {
 		files[name] = strings.NewReplacer("secrets/staging", "secrets/production", "secrets/production", "secrets/staging").Replace(text)
 	}
 	writeFiles(t, y.Dir, files)
+	for _, id := range []sallyport.UpstreamID{"crm", "files"} { // as if somebody had pinned them there
+		u, problems := config.LoadUpstream(os.DirFS(y.Dir), id)
+		if len(problems) > 0 {
+			t.Fatal(problems)
+		}
+		u.Pins.Pinned = map[sallyport.Stage]sallyport.Digest{}
+		for _, stage := range []sallyport.Stage{sallyport.Staging, sallyport.Production} {
+			u.Pins.Pinned[stage] = u.Stages[stage].Identity
+		}
+		writeFiles(t, y.Dir, map[string]string{u.PinsPath: string(u.Pins.Marshal())})
+	}
 	unchanged := func(when string) {
 		t.Helper()
 		for credential, want := range map[string]string{token: marker(sallyport.Staging), boxed: madeUp} {

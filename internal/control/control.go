@@ -61,8 +61,9 @@ type Live interface {
 
 // Spare keeps halts outside the book.
 type Spare interface {
-	// Keep replaces what is kept; an empty list removes it.
-	Keep(halts []sallyport.Halt) error
+	// Change replaces what is kept by what f makes of it, as one step also against
+	// other processes.
+	Change(f func(kept []sallyport.Halt) []sallyport.Halt) error
 	// Kept returns what is kept.
 	Kept() ([]sallyport.Halt, error)
 }

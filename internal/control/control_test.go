@@ -274,10 +274,10 @@ func (o *office) Check(r *sallyport.Release, _ *sallyport.StageConfig) error {
 
 func (o *office) Ended(id sallyport.RunID) { o.ended = append(o.ended, id) }
 
-func (o *office) Keep(halts []sallyport.Halt) error {
+func (o *office) Change(f func([]sallyport.Halt) []sallyport.Halt) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.spare = slices.Clone(halts)
+	o.spare = f(slices.Clone(o.spare))
 	return nil
 }
 

@@ -126,13 +126,11 @@ func (c *Control) Recover(ctx context.Context) error {
 	}
 	// Another may have been put there meanwhile, by somebody for whom nothing else
 	// worked: it stays for the next time.
-	more, err := c.Spare.Kept()
-	if err != nil {
-		return err
-	}
-	return c.Spare.Keep(slices.DeleteFunc(more, func(h sallyport.Halt) bool {
-		return slices.ContainsFunc(kept, func(k sallyport.Halt) bool { return same(&k, &h) })
-	}))
+	return c.Spare.Change(func(now []sallyport.Halt) []sallyport.Halt {
+		return slices.DeleteFunc(now, func(h sallyport.Halt) bool {
+			return slices.ContainsFunc(kept, func(k sallyport.Halt) bool { return same(&k, &h) })
+		})
+	})
 }
 
 // same reports whether two halts stop the same.
@@ -141,14 +139,12 @@ func same(a, b *sallyport.Halt) bool { return a.Scope == b.Scope && a.Subject ==
 func (c *Control) keepSpare(h sallyport.Halt) error {
 	c.spare.Lock()
 	defer c.spare.Unlock()
-	kept, err := c.Spare.Kept()
-	if err != nil {
-		return err
-	}
-	if slices.ContainsFunc(kept, func(k sallyport.Halt) bool { return same(&k, &h) }) {
-		return nil
-	}
-	return c.Spare.Keep(append(kept, h))
+	return c.Spare.Change(func(kept []sallyport.Halt) []sallyport.Halt {
+		if slices.ContainsFunc(kept, func(k sallyport.Halt) bool { return same(&k, &h) }) {
+			return kept
+		}
+		return append(kept, h)
+	})
 }
 
 // haltable refuses a subject that cannot be what the scope names.
