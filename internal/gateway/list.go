@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/yosida95/uritemplate/v3"
+
 	"sallyport"
 	"sallyport/internal/canonical"
 	"sallyport/internal/wire"
@@ -363,6 +365,8 @@ func (c *listCache) items(ctx context.Context, g *Gateway, x, who *Exchange, u *
 		switch {
 		case r.Refusal != nil:
 			return nil, r.Refusal
+		case isCode(r.Error, wire.MethodNotFound): // it has no such list
+			r.Result = []byte(`{"` + key + `":[]}`)
 		case r.Error != nil:
 			return nil, sallyport.Refuse(sallyport.UpstreamProtocol, "the upstream answered the list with an error", "")
 		}
@@ -389,14 +393,35 @@ func (c *listCache) items(ctx context.Context, g *Gateway, x, who *Exchange, u *
 	return items, nil
 }
 
-// has reports whether an upstream lists a name.
-func (c *listCache) has(ctx context.Context, g *Gateway, x *Exchange, u *sallyport.StageUpstream, method, name string) bool {
-	kind, key := sallyport.KindResource, "resources"
-	if method == wire.MethodPromptsList {
+// has reports whether an upstream lists a name: of a prompt, of a resource, or of
+// a resource template that the name is or fits (RFC 6570).
+func (c *listCache) has(ctx context.Context, g *Gateway, x *Exchange, u *sallyport.StageUpstream, method, name string) (bool, error) {
+	kind, key, is := sallyport.KindResource, "resources", func(listed string) bool { return listed == name }
+	switch method {
+	case wire.MethodPromptsList:
 		kind, key = sallyport.KindPrompt, "prompts"
+	case wire.MethodResourcesTemplatesList:
+		key, is = "resourceTemplates", func(listed string) bool { return listed == name || fits(listed, name) }
 	}
 	items, err := c.items(ctx, g, x, x, u, method, kind, key)
-	return err == nil && slices.ContainsFunc(items, func(item []byte) bool { return itemName(item) == name })
+	return slices.ContainsFunc(items, func(item []byte) bool { return is(itemName(item)) }), err
+}
+
+// isCode reports whether a JSON-RPC error has a code.
+func isCode(raw []byte, code int) bool {
+	token, ok, err := wire.Field(raw, "code")
+	return err == nil && ok && string(token) == strconv.Itoa(code)
+}
+
+// maxTemplate bounds what is matched against an address, in bytes.
+const maxTemplate = 2 << 10
+
+func fits(template, uri string) bool {
+	if len(template) > maxTemplate || len(uri) > maxTemplate {
+		return false
+	}
+	t, err := uritemplate.New(template)
+	return err == nil && t.Match(uri) != nil
 }
 
 // listRequest is the gateway's own request for a page of a list, in the words

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -113,12 +114,12 @@ func (g *Gateway) resolveUpstream(ctx context.Context, x *Exchange) error {
 	}
 }
 
-// route finds the upstream of a resource or prompt: the one that lists it, or
-// the only one that offers the kind at all.
+// route finds the upstream of a resource or prompt: the only one that offers the
+// kind at all, the one that lists it, or the one with a template that it fits.
 func (g *Gateway) route(ctx context.Context, x *Exchange) error {
-	method, capability := wire.MethodResourcesList, "resources"
+	methods, capability := []string{wire.MethodResourcesList, wire.MethodResourcesTemplatesList}, "resources"
 	if x.Kind == sallyport.KindPrompt || x.Kind == sallyport.KindCompletion && !isURI(x.Message.Name) {
-		method, capability = wire.MethodPromptsList, "prompts"
+		methods, capability = []string{wire.MethodPromptsList}, "prompts"
 	}
 	var offering []*sallyport.StageUpstream
 	for _, u := range x.Plan.upstreams {
@@ -130,21 +131,40 @@ func (g *Gateway) route(ctx context.Context, x *Exchange) error {
 		x.Upstream = offering[0]
 		return nil
 	}
-	var listing []*sallyport.StageUpstream
-	for _, u := range offering {
-		if g.lists.has(ctx, g, x, u, method, x.Message.Name) {
-			listing = append(listing, u)
+	var unasked error
+	for _, method := range methods {
+		var listing []*sallyport.StageUpstream
+		for _, u := range offering {
+			has, err := g.lists.has(ctx, g, x, u, method, x.Message.Name)
+			if has {
+				listing = append(listing, u)
+			} else if !never(err) {
+				unasked = err
+			}
+		}
+		switch len(listing) {
+		case 0:
+		case 1:
+			x.Upstream = listing[0]
+			return nil
+		default:
+			return sallyport.Refuse(sallyport.NotFound, fmt.Sprintf("several upstreams list %q", x.Message.Name), "list what there is and use one of those")
 		}
 	}
-	if len(listing) == 1 {
-		x.Upstream = listing[0]
-		return nil
+	if unasked != nil {
+		return unasked // whoever has it may be the one that does not answer
 	}
-	reason := fmt.Sprintf("no upstream lists %q", x.Message.Name)
-	if len(listing) > 1 {
-		reason = fmt.Sprintf("several upstreams list %q", x.Message.Name)
+	return sallyport.Refuse(sallyport.NotFound, fmt.Sprintf("no upstream lists %q", x.Message.Name), "list what there is and use one of those")
+}
+
+// never reports whether a list that could not be had cannot be had another time
+// either: it is off, denied, or answered by nothing.
+func never(err error) bool {
+	var r *sallyport.Refusal
+	if !errors.As(err, &r) {
+		return err == nil
 	}
-	return sallyport.Refuse(sallyport.NotFound, reason, "list what there is and use one of those")
+	return r.Code == sallyport.BindingOff || r.Code == sallyport.Denied || r.Code == sallyport.WorldGap
 }
 
 func isURI(s string) bool {
