@@ -411,6 +411,9 @@ func auditVerifyCommand() *cobra.Command {
 
 func verify(c *cobra.Command, args []string, o audit.VerifyOptions) (*audit.Report, error) {
 	if len(args) == 1 {
+		if at, err := os.Stat(args[0]); err == nil && at.IsDir() {
+			return nil, usageError{fmt.Errorf("%s is a directory; verify reads exports of JSON lines: sallyport audit export --out log.jsonl", args[0])}
+		}
 		report, err := app.VerifyExport(args[0], o)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, sallyport.Refuse(sallyport.NotFound, "there is no file "+args[0], "make one: sallyport audit export --out "+args[0])

@@ -114,7 +114,7 @@ func (cl *client) refused(resp *http.Response, raw []byte) error {
 	if json.Unmarshal(raw, &problem) != nil || problem.Code == "" {
 		return &advised{fmt.Errorf("%s answered %s", cl.server, resp.Status), "is that a Sallyport of this version? name another with --server"}
 	}
-	if problem.Code == sallyport.Unauthenticated && cl.credential == "" && resp.Request.URL.Path != loginPath {
+	if problem.Code == sallyport.Unauthenticated && (cl.credential == "" || problem.Hint == "") && resp.Request.URL.Path != loginPath {
 		problem.Hint = "sign in with the one-time link that up printed: sallyport login LINK"
 		if cl.server != defaultServer {
 			problem.Hint += " --server " + cl.server

@@ -322,7 +322,7 @@ func callShowCommand() *cobra.Command {
 					binding = call.Binding.String()
 				}
 				p.fields("call", string(call.ID), "run", string(call.Run), "agent", string(call.Agent), "release", call.Release.Short(), "stage", stageOf(call.Stage),
-					"tool", toolOf(call), "access", call.Access.String(), "answered", binding, "decision", call.Decision, "because", strings.Join(because, ", "),
+					"tool", toolOf(call), "access", call.Access.String(), "binding", binding, "decision", call.Decision, "because", strings.Join(because, ", "),
 					"outcome", outcomeOf(call), "refused", whyOf(call), "at", when(call.At), "took", took(call.LatencyMicros), "upstream", took(call.UpstreamMicros))
 				t := columns("SEQ>", "TIME", "KIND", "OUTCOME")
 				for _, r := range d.Records {
@@ -344,6 +344,9 @@ func callShowCommand() *cobra.Command {
 						p.heading("Result, record %d", r.Record.Sequence)
 						p.text(r.Result)
 					}
+				}
+				if !payloads {
+					p.note("What was sent and answered: sallyport calls show %s --payloads", call.ID)
 				}
 				if call.Decision == "deny" {
 					p.note("What would have to change: sallyport policy explain %s", call.ID)

@@ -134,7 +134,7 @@ func applyCommand() *cobra.Command {
 				for _, agent := range slices.Sorted(maps.Keys(a.Releases)) {
 					state := "same"
 					if slices.Contains(a.New, a.Releases[agent]) {
-						state, fresh = "added", string(agent)
+						state, fresh = "added", cmp.Or(fresh, string(agent))
 					}
 					t.row(string(agent), string(a.Releases[agent]), state)
 				}
@@ -159,7 +159,8 @@ func promoteCommand() *cobra.Command {
 	c := prints(&cobra.Command{
 		Use: "promote AGENT --to STAGE --reason WHY", Short: "Make a stage run a release", Args: takes(1, 1),
 		Long: lines("Move the stage pointer of an agent to a release: the one that was applied last, unless",
-			"another is named. Runs that are open go on under the release they began with.",
+			"another is named. Runs that are open go on under the release they began with; agent",
+			"keys of the release that ran there before are refused there from now on.",
 			"The sandbox takes a developer, approver or operator, staging an approver or operator,",
 			"production an approver."),
 		Example: examples("sallyport promote support --to sandbox --reason \"first try\"", "sallyport promote support --to production --release sha256:... --reason \"back to the old prompt\""),
@@ -170,6 +171,14 @@ func promoteCommand() *cobra.Command {
 			in.Agent, in.Release = sallyport.AgentID(args[0]), sallyport.ReleaseID(release)
 			return post(c, "/v1/promote", in, func(p *paper, m *control.Promotion) {
 				p.fields("agent", string(m.Agent), "stage", m.Stage.String(), "from", string(m.From), "to", string(m.To))
+				if m.From != "" && m.From != m.To {
+					of := ""
+					if release != "" { // not the one that a key is made for by itself
+						of = " --release " + string(m.To)
+					}
+					say(c, "agent keys of release %s are refused in %s from now on; make others: sallyport keys agent %s --stage %s%s",
+						m.From.Short(), m.Stage, m.Agent, m.Stage, of)
+				}
 			})
 		},
 	})
@@ -219,10 +228,9 @@ func haltCommand() *cobra.Command {
 					return err
 				}
 				say(c, "written: a running server takes it within a quarter of a second, a stopped one when it starts")
-				return show(c, h, func(p *paper) { haltFields(p, &h) })
+				return show(c, h, func(p *paper) { p.fields(haltFields(&h)...) })
 			}
 			return post(c, "/v1/halt", in, func(p *paper, s *control.Stopped) {
-				haltFields(p, &s.Halt)
 				confirmed := "not in time: ask again with sallyport status"
 				if !s.Confirmed.IsZero() {
 					confirmed = "after " + took(s.ConfirmedMicros)
@@ -231,8 +239,12 @@ func haltCommand() *cobra.Command {
 				if !s.Recorded {
 					recorded = "not yet: it works, and is recorded when the store is back"
 				}
-				p.fields("confirmed", confirmed, "in flight", fmt.Sprintf("%d cancelled; what they did is unknown", len(s.InFlight)),
-					"unsent", fmt.Sprintf("%d stopped before they were sent", s.Unsent), "recorded", recorded, "problem", s.Problem)
+				inFlight := "none"
+				if n := len(s.InFlight); n > 0 {
+					inFlight = fmt.Sprintf("%d cancelled; what they did is unknown", n)
+				}
+				p.fields(append(haltFields(&s.Halt), "confirmed", confirmed, "in flight", inFlight,
+					"unsent", fmt.Sprintf("%d stopped before they were sent", s.Unsent), "recorded", recorded, "problem", s.Problem)...)
 				for _, call := range s.InFlight {
 					p.line("  %s", call)
 				}
@@ -244,8 +256,8 @@ func haltCommand() *cobra.Command {
 	return requires(c, "reason")
 }
 
-func haltFields(p *paper, h *sallyport.Halt) {
-	p.fields("halted", strings.TrimSpace(h.Scope.String()+" "+h.Subject), "reason", h.Reason, "by", h.By, "at", when(h.At))
+func haltFields(h *sallyport.Halt) []string {
+	return []string{"halted", strings.TrimSpace(h.Scope.String() + " " + h.Subject), "reason", h.Reason, "by", h.By, "at", when(h.At)}
 }
 
 func resumeCommand() *cobra.Command {
@@ -332,12 +344,19 @@ func keyCommand(kind sallyport.KeyKind) *cobra.Command {
 				p.fields("secret", k.Secret, "key", string(k.Key.ID), "kind", k.Key.Kind.String(), "agent", string(k.Key.Agent), "release", string(k.Key.Release),
 					"up to", k.Key.Ceiling.String(), "expires", when(k.Key.Expires), "note", k.Key.Note)
 				say(c, "the secret is shown this once; it goes into the header Authorization: Bearer SECRET")
+				if kind == sallyport.KeyAgent {
+					say(c, "it is good for this release alone: when another is promoted, make another key")
+				}
 			})
 		},
 	})
 	c.Flags().StringVar(&stage, "stage", "sandbox", "the highest `stage` it may reach")
 	if kind == sallyport.KeyAgent {
 		c.Short = "Make a key that makes calls of one release of an agent"
+		c.Long = lines("Make a key for a client that cannot open runs: an editor, a desktop program, curl. It",
+			"makes calls of one release of an agent, in the highest stage up to --stage that runs this",
+			"release now. Once people have promoted another release there the key is refused: a client",
+			"that was cleared as one release does not become another by waiting.")
 		c.Example = examples("sallyport keys agent support --note \"my editor\"", "sallyport keys agent support --stage production --days 7")
 		c.Flags().StringVar(&release, "release", "", "`digest` of the release (default: the one applied last)")
 	}
@@ -395,7 +414,7 @@ func keyListCommand() *cobra.Command {
 					p.note("Make one: sallyport keys agent AGENT --stage sandbox")
 					return
 				}
-				t := columns("KEY", "KIND", "OF", "UP TO", "STATE", "EXPIRES", "NOTE")
+				t := columns("KEY", "KIND", "OF", "UP TO", "STATE", "EXPIRES", "RELEASE", "NOTE")
 				for _, k := range keys {
 					state := "ok"
 					switch {
@@ -408,7 +427,7 @@ func keyListCommand() *cobra.Command {
 					if k.Ceiling != 0 {
 						upTo = k.Ceiling.String()
 					}
-					t.row(string(k.ID), k.Kind.String(), cmp.Or(string(k.Agent), string(k.Person)), upTo, state, when(k.Expires), k.Note)
+					t.row(string(k.ID), k.Kind.String(), cmp.Or(string(k.Agent), string(k.Person)), upTo, state, when(k.Expires), cmp.Or(k.Release.Short(), "-"), cmp.Or(k.Note, "-"))
 				}
 				p.table(t)
 				p.more(more, limit)

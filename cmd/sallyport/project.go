@@ -56,7 +56,7 @@ func initCommand() *cobra.Command {
 					return err
 				}
 			}
-			defer say(c, "next: sallyport up --dir %s, then in another terminal: sallyport login LINK, sallyport apply", dir)
+			defer say(c, "next: sallyport up --dir %s, then in another terminal: sallyport login LINK, sallyport diff, sallyport apply --reason \"...\"", dir)
 			return show(c, paths, func(p *paper) {
 				for _, path := range paths {
 					p.line("%s", path)

@@ -3,12 +3,17 @@ package main
 import (
 	"fmt"
 	"log/slog"
+	"maps"
+	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"sallyport/internal/app"
+	"sallyport/internal/control"
 )
 
 func upCommand() *cobra.Command {
@@ -60,9 +65,17 @@ func upCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(out, "\nSallyport is at %s and agents connect to %s/mcp\n\nTry next, in another terminal:\n"+
-				"  sallyport login %s --server %s\n  sallyport status --server %s\n  sallyport keys agent support --stage sandbox   # a key for a client of your own\n"+
-				"  sallyport audit export --dir %s > log.jsonl && sallyport audit verify log.jsonl\n", a.URL, a.URL, link, a.URL, a.URL, o.Dir)
+			past, err := a.Store.Decided(ctx)
+			if err != nil {
+				return err
+			}
+			if demonstrate {
+				fmt.Fprintln(out)
+			}
+			fmt.Fprintf(out, "Sallyport is at %s and agents connect to %s/mcp\n\nTry next, in another terminal:\n", a.URL, a.URL)
+			for _, step := range nextSteps(a.URL, o.Dir, link, past) {
+				fmt.Fprintf(out, "  %s\n", step)
+			}
 			if once {
 				return a.Close()
 			}
@@ -76,4 +89,27 @@ func upCommand() *cobra.Command {
 	c.Flags().BoolVar(&once, "once", false, "end when the start has been shown")
 	c.Flags().BoolVarP(&verbose, "verbose", "v", false, "log what happens to standard error")
 	return c
+}
+
+// nextSteps are the commands that whoever started the server will want next.
+func nextSteps(server, dir, link string, past *control.Decided) []string {
+	self, to := "sallyport", ""
+	if strings.HasPrefix(os.Args[0], ".") { // as it was called: it need not be in the PATH
+		self = os.Args[0]
+	}
+	if server != defaultServer {
+		to = " --server " + server
+	}
+	steps := []string{self + " login " + link + to, self + " status" + to}
+	switch {
+	case len(past.Pointers) > 0:
+		at := past.Pointers[0]
+		steps = append(steps, fmt.Sprintf("%s keys agent %s --stage %s%s   # a key for a client of your own", self, at.Agent, at.Stage, to))
+	case len(past.Latest) > 0:
+		agent := slices.Sorted(maps.Keys(past.Latest))[0]
+		steps = append(steps, fmt.Sprintf("%s promote %s --to sandbox --reason \"...\"%s", self, agent, to))
+	default:
+		steps = append(steps, self+" diff"+to, self+" apply --reason \"...\""+to)
+	}
+	return append(steps, fmt.Sprintf("%s audit export --dir %s > log.jsonl && %s audit verify log.jsonl", self, dir, self))
 }

@@ -163,20 +163,25 @@ func upstreamPinCommand() *cobra.Command {
 			}
 			var done []pinned
 			var firstErr error
+			failed := 0
 			answers := bufio.NewReader(c.InOrStdin())
 			for _, id := range ids {
 				r, err := repin(c, answers, id, at, limit, yes)
 				if err != nil {
 					// What is left is asked all the same; nothing is done by halves.
 					if len(ids) > 1 {
-						say(c, "%s: %v", id, err)
+						complain(c.ErrOrStderr(), err)
 					}
+					failed++
 					firstErr = cmp.Or(firstErr, err)
 					continue
 				}
 				done = append(done, *r)
 			}
-			if firstErr != nil {
+			switch {
+			case firstErr != nil && len(ids) > 1:
+				return failure{fmt.Errorf("%d of %s could not be pinned", failed, app.Count(len(ids), "upstream")), exitCode(firstErr)}
+			case firstErr != nil:
 				return firstErr
 			}
 			return show(c, done, func(p *paper) {
@@ -247,10 +252,13 @@ func differences(p *paper, r *app.Repin) {
 		p.line("It offers what it is pinned to: %s.", app.Count(len(r.Tools), "tool"))
 		return
 	}
-	if r.Moved {
+	switch {
+	case r.First:
+		p.line("It has not been pinned yet.")
+	case r.Moved:
 		p.line("The pins do not say that it was pinned where it is reached now.")
 	}
-	if r.Server {
+	if r.Server && !r.First {
 		p.line("What it says of itself differs.")
 	}
 	for _, t := range r.Tools {

@@ -30,6 +30,7 @@ import (
 	"sallyport/internal/gateway"
 	"sallyport/internal/sandbox"
 	"sallyport/internal/store"
+	"sallyport/internal/telemetry"
 	"sallyport/internal/upstream"
 )
 
@@ -54,6 +55,7 @@ type App struct {
 	Control *control.Control
 	URL     string // of the listener, without a path
 	agents  *agentside.Handler
+	metrics *telemetry.Metrics
 
 	plans    sync.Map // planKey to *gateway.Plan
 	canary   sync.Mutex
@@ -117,9 +119,15 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		})
 		stages[stage] = s
 	}
+	a.metrics = telemetry.New(Version, telemetry.Now{
+		Records:  func() float64 { return float64(a.Store.Size()) },
+		Halts:    func() float64 { return float64(len(a.Gateway.State().Halts)) },
+		InFlight: func() float64 { return float64(a.Gateway.InFlight()) },
+	})
 	a.Gateway = gateway.New(gateway.Config{
 		Identities: a.Auth, Runs: a.Store, Ledger: a.Store, Plans: a, World: sandbox.New(), Stages: stages,
 		Now: time.Now, Log: o.Log, DispatchWithin: 5 * time.Second, Ready: a.ready,
+		Observer: a.metrics,
 	})
 	a.Control = control.New(control.Config{
 		Book: a.Store, Past: a.Store, People: a.Store, Live: live{a}, Spare: spare{a.halts}, Now: time.Now, Log: o.Log,
@@ -199,6 +207,7 @@ func (a *App) serve(s config.Server) error {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(map[string]any{"resource": a.URL + "/mcp", "bearer_methods_supported": []string{"header"}})
 	})
+	mux.Handle("GET /metrics", a.hosts(s.AllowedHosts, a.persons(a.metrics.Handler())))
 	mux.HandleFunc("GET /{$}", front)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, ErrorLog: slog.NewLogLogger(a.Log.Handler(), slog.LevelDebug)}
 	served := make(chan struct{})
@@ -219,6 +228,20 @@ func (a *App) serve(s config.Server) error {
 		return err
 	})
 	return nil
+}
+
+// persons lets persons with a role through, by their credential.
+func (a *App) persons(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		credential, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		who, err := a.Auth.Person(r.Context(), credential)
+		if err != nil || len(who.Roles) == 0 {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			http.Error(w, "this needs the credential of a person with a role: see sallyport login", http.StatusUnauthorized)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // hosts refuses requests for names this installation does not answer to: a page

@@ -105,6 +105,44 @@ func TestDemoShowsEverything(t *testing.T) {
 	verify(t, d)
 }
 
+// TestDemoKeepsWhatPeopleEdit: a demo that is started again has the policy that
+// somebody edited, and one that cannot start beside another leaves that one's
+// files alone.
+func TestDemoKeepsWhatPeopleEdit(t *testing.T) {
+	o := Options{Dir: t.TempDir(), Listen: "127.0.0.1:0", Log: slog.New(slog.DiscardHandler)}
+	first, err := NewDemo(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy, upstream := filepath.Join(o.Dir, "policies", "support.cedar"), filepath.Join(o.Dir, "upstreams", "crm.yaml")
+	edited := strings.ReplaceAll(demoPolicy, "100", "50")
+	if err := os.WriteFile(policy, []byte(edited), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile(upstream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var refusal *sallyport.Refusal
+	if second, err := NewDemo(t.Context(), o); !errors.As(err, &refusal) || refusal.Code != sallyport.Conflict {
+		t.Fatalf("a second demo in the same directory: %v, %v", second, err)
+	}
+	if after, err := os.ReadFile(upstream); err != nil || !bytes.Equal(after, before) {
+		t.Errorf("the second demo repointed the first one's upstream: %v\n%s", err, after)
+	}
+	if err := first.App.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := NewDemo(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.App.Close()
+	if text, err := os.ReadFile(policy); err != nil || string(text) != edited {
+		t.Errorf("the edited policy is gone: %v\n%s", err, text)
+	}
+}
+
 // verify exports the log of a running installation and checks it.
 func verify(t *testing.T, d *Demo) *audit.Report {
 	t.Helper()

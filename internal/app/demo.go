@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -74,7 +75,7 @@ func NewDemo(ctx context.Context, o Options) (*Demo, error) {
 	}
 	servers := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	go servers.Serve(l)
-	if err := d.write(o.Dir, l.Addr().String()); err != nil {
+	if err := writeOnce(o.Dir, "sallyport.yaml", "listen: 127.0.0.1:8484\nsecrets: {files: [secrets], env: [SALLYPORT_]}\n"); err != nil {
 		return nil, errors.Join(err, servers.Close())
 	}
 	if o.Listen == "" {
@@ -84,6 +85,10 @@ func NewDemo(ctx context.Context, o Options) (*Demo, error) {
 		return nil, errors.Join(err, servers.Close())
 	}
 	d.App.stops = append([]func() error{servers.Close}, d.App.stops...)
+	// Not before the store is held: a demo that runs already keeps its files.
+	if err := d.write(o.Dir, l.Addr().String()); err != nil {
+		return nil, errors.Join(err, d.App.Close())
+	}
 	if err := d.prepare(ctx); err != nil {
 		return nil, errors.Join(err, d.App.Close())
 	}
@@ -91,14 +96,17 @@ func NewDemo(ctx context.Context, o Options) (*Demo, error) {
 }
 
 func (d *Demo) write(dir, servers string) error {
-	files := map[string]string{
-		"sallyport.yaml":          "listen: 127.0.0.1:8484\nsecrets: {files: [secrets], env: [SALLYPORT_]}\n",
-		"agents/support.yaml":     "agent: support\nowner: support@example.com\ntier: medium\nupstreams: [crm, payments, mail]\ntools: {crm: [\"*\"], payments: [\"*\"], mail: [\"*\"]}\npolicies: [policies/support.cedar]\n",
-		"policies/support.cedar":  demoPolicy,
-		"upstreams/crm.yaml":      "",
-		"upstreams/payments.yaml": "",
-		"upstreams/mail.yaml":     "",
+	// These are people's to edit.
+	theirs := map[string]string{
+		"agents/support.yaml":    "agent: support\nowner: support@example.com\ntier: medium\nupstreams: [crm, payments, mail]\ntools: {crm: [\"*\"], payments: [\"*\"], mail: [\"*\"]}\npolicies: [policies/support.cedar]\n",
+		"policies/support.cedar": demoPolicy,
 	}
+	for name, text := range theirs {
+		if err := writeOnce(dir, name, text); err != nil {
+			return err
+		}
+	}
+	files := map[string]string{}
 	tools := strings.Split(demoTools, "|")
 	for i, name := range []string{"crm", "payments", "mail"} {
 		files["upstreams/"+name+".pins.json"] = string(d.Company.Pins(name))
@@ -127,9 +135,26 @@ func (d *Demo) write(dir, servers string) error {
 		}
 	}
 	if _, problems := config.Load(os.DirFS(dir)); len(problems) > 0 {
-		return fmt.Errorf("the demo's own files: %w", problems)
+		return fmt.Errorf("%w\nto begin anew, remove %s", problems, dir)
 	}
 	return nil
+}
+
+// writeOnce writes a file of a project directory, unless it exists.
+func writeOnce(dir, name, text string) error {
+	path := filepath.Join(dir, filepath.FromSlash(name))
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
 }
 
 // prepare does what a person would do by hand: apply and promote.

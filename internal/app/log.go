@@ -169,7 +169,6 @@ func (l *Log) Verify(ctx context.Context, o audit.VerifyOptions) (*audit.Report,
 		o.Keys = []string{l.ring.Verifier}
 	}
 	o.Beside = l.Check
-	o.Beside = l.Check
 	return audit.VerifySource(ctx, l.Store, o)
 }
 

@@ -89,9 +89,9 @@ func secret(dir string, roots config.SecretRoots, ref string) (string, error) {
 // probe asks an upstream of a project directory, as its files say to reach it in
 // a stage, what it is and what it offers.
 func probe(ctx context.Context, dir string, u *config.Upstream, stage sallyport.Stage) (upstream.Probed, error) {
-	var cause lastError
+	var heard hearing
 	s := upstream.NewStage(upstream.Config{
-		Stage: stage, Dir: dir, Log: slog.New(&cause), Client: upstream.Implementation{Name: "sallyport", Version: Version},
+		Stage: stage, Dir: dir, Log: slog.New(&heard), Client: upstream.Implementation{Name: "sallyport", Version: Version},
 		Secret: func(ref string) (string, error) { return secret(dir, u.Secrets, ref) },
 	})
 	of := u.Stages[stage]
@@ -101,40 +101,63 @@ func probe(ctx context.Context, dir string, u *config.Upstream, stage sallyport.
 	closed := s.Close(closing)
 	// What an agent is not told, whoever runs the server wants to know.
 	var r *sallyport.Refusal
-	if text := cause.get(); errors.As(err, &r) && text != "" && !strings.Contains(r.Reason, text) {
+	if errors.As(err, &r) {
 		told := *r
-		told.Reason += ": " + text
+		told.Reason += heard.beyond(r)
+		if r.Code != sallyport.UpstreamProtocol {
+			told.Hint = fmt.Sprintf("start it, or correct its url, command or credential in upstreams/%s.yaml", u.ID)
+		}
 		err = &told
 	}
 	return found, errors.Join(err, closed)
 }
 
-// lastError is a log that keeps the last error that was logged.
-type lastError struct {
-	mu   sync.Mutex
-	text string
+// hearing is a log that keeps the errors that were logged and the last lines that
+// a command wrote to its standard error.
+type hearing struct {
+	mu     sync.Mutex
+	errors []string
+	lines  []string
 }
 
-func (l *lastError) Enabled(context.Context, slog.Level) bool { return true }
-func (l *lastError) WithAttrs([]slog.Attr) slog.Handler       { return l }
-func (l *lastError) WithGroup(string) slog.Handler            { return l }
+const linesHeard = 5
 
-func (l *lastError) Handle(_ context.Context, r slog.Record) error {
+func (h *hearing) Enabled(context.Context, slog.Level) bool { return true }
+func (h *hearing) WithAttrs([]slog.Attr) slog.Handler       { return h }
+func (h *hearing) WithGroup(string) slog.Handler            { return h }
+
+func (h *hearing) Handle(_ context.Context, r slog.Record) error {
 	r.Attrs(func(a slog.Attr) bool {
-		if a.Key == "error" {
-			l.mu.Lock()
-			l.text = a.Value.String()
-			l.mu.Unlock()
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		switch text := a.Value.String(); {
+		case a.Key == "error" && !slices.Contains(h.errors, text):
+			h.errors = append(h.errors, text)
+		case a.Key == "line" && strings.TrimSpace(text) != "":
+			if len(h.lines) == linesHeard {
+				h.lines = slices.Delete(h.lines, 0, 1)
+			}
+			h.lines = append(h.lines, text)
 		}
 		return true
 	})
 	return nil
 }
 
-func (l *lastError) get() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text
+// beyond is what was heard that a refusal does not say.
+func (h *hearing) beyond(r *sallyport.Refusal) string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var more string
+	for _, text := range h.errors {
+		if !strings.Contains(r.Reason, text) && !strings.HasSuffix(text, r.Reason) {
+			more += ": " + text
+		}
+	}
+	if len(h.lines) > 0 {
+		more += "; it wrote:\n  " + strings.Join(h.lines, "\n  ")
+	}
+	return more
 }
 
 // Repin is what an upstream offers beside what it is pinned to, before anything
@@ -147,6 +170,8 @@ type Repin struct {
 	// Era is the era it speaks, if the files say another or none: they have to say
 	// this one.
 	Era string `json:"era,omitempty"`
+	// First says that nobody has pinned it before.
+	First bool `json:"first"`
 	// Moved says that the pins do not say yet that it was pinned where it is reached
 	// now.
 	Moved bool `json:"moved"`
@@ -196,14 +221,20 @@ func ProbePins(ctx context.Context, dir string, id sallyport.UpstreamID, stage s
 	}
 	found, err := probe(ctx, dir, u, stage)
 	if err != nil {
-		return nil, fmt.Errorf("asking %s of %s what it offers: %w", id, stage, err)
+		var r *sallyport.Refusal
+		if !errors.As(err, &r) {
+			return nil, fmt.Errorf("asking %s of %s what it offers: %w", id, stage, err)
+		}
+		told := *r
+		told.Reason = fmt.Sprintf("asking %s of %s what it offers: %s", id, stage, r.Reason)
+		return nil, &told
 	}
 	old := u.Pins
 	if old == nil {
 		old = &config.Pins{}
 	}
 	next := config.Pins{Server: found.Server, Tools: found.Tools, Pinned: maps.Clone(old.Pinned)}
-	r := &Repin{Upstream: id, Stage: stage, Path: u.PinsPath, Version: found.Version, dir: dir, pins: next.Marshal()}
+	r := &Repin{Upstream: id, Stage: stage, Path: u.PinsPath, Version: found.Version, First: u.Pins == nil, dir: dir, pins: next.Marshal()}
 	// A stage that names no era takes that of the pins: only with the new ones is it
 	// known how the upstream will be reached.
 	as, problems := config.LoadUpstream(replaced{os.DirFS(dir), u.PinsPath, r.pins}, id)

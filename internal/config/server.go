@@ -49,7 +49,7 @@ func (l *loader) server() Server {
 	d, exists := l.document(serverPath, &f)
 	if d == nil {
 		if !exists {
-			l.add(Problem{Path: serverPath, Message: "there is no such file, so this is no project directory", Hint: "write one with: sallyport init"})
+			l.add(Problem{Path: serverPath, Message: "there is no such file, so this is no project directory", Hint: "name the project directory with --dir, or write one: sallyport init"})
 		}
 		return Server{}
 	}

@@ -23,7 +23,7 @@ func (g *Gateway) mayAsk(x *Exchange, method string) (sallyport.Decision, error)
 	kind, ok := kindAsked[method]
 	if !ok {
 		return sallyport.Decision{}, sallyport.Refuse(sallyport.Denied,
-			"the system behind this tool asked for something that is never given: "+method, "do without this tool")
+			"the system behind this tool asked for something that is never given", "do without this tool")
 	}
 	q := g.query(x)
 	q.Kind, q.Tool, q.URI, q.Args = kind, "", "", nil
@@ -52,13 +52,13 @@ func (g *Gateway) ask(ctx context.Context, x *Exchange, raw []byte) ([]byte, err
 		if h := g.state.Load().Halted(&x.Target); h != nil {
 			refused = haltedRefusal(h)
 		} else {
-			answer, unanswered = x.Session.Ask(ctx, raw)
+			answer, unanswered = x.Session.client(ctx, raw)
 		}
 	}
 	salt := make([]byte, 32)
 	rand.Read(salt)
 	r := g.record(x, audit.Outcome)
-	r.Call, r.Method, r.CallKind = sallyport.CallID(newID("call", began)), m.Method, kindAsked[m.Method]
+	r.Call, r.Method, r.CallKind = sallyport.CallID(newID("call", began)), clip(m.Method), kindAsked[m.Method]
 	r.Tool, r.ToolDigest, r.Decision = "", "", &decision
 	params := m.Params.Of(m.Raw)
 	r.Arguments, r.Outcome = audit.Commit(salt, params), sallyport.OutcomeOK

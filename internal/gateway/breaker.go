@@ -44,6 +44,10 @@ var errNothingLearned = errors.New("the call says nothing of its upstream")
 func verdict(x *Exchange, err error) error {
 	var r *sallyport.Refusal
 	if errors.As(err, &r) {
+		switch status, _ := r.Detail["status"].(int); {
+		case r.Code == sallyport.UpstreamProtocol && status >= 400 && status < 500:
+			return nil // it answers; what it does not like is in the request
+		}
 		switch r.Code {
 		case sallyport.UpstreamUnavailable, sallyport.UpstreamProtocol, sallyport.DeadlineExceeded:
 			return err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -83,6 +84,10 @@ type Exchange struct {
 	// Written by label (out).
 
 	After sallyport.Labels
+
+	// Written when the outcome is recorded; zero if there is no record.
+
+	Outcome sallyport.Outcome
 }
 
 // Changing reports whether the call may change something outside, so that its
@@ -130,12 +135,21 @@ type Session struct {
 	Ask func(ctx context.Context, raw []byte) ([]byte, error)
 
 	watched sync.Once
-	changed atomic.Uint64 // grows when an upstream says that a list has changed
+	client  func(ctx context.Context, raw []byte) ([]byte, error) // what Ask was before watch
+	changed atomic.Uint64                                         // grows when an upstream says that a list has changed
 }
 
-// watch sees to it that a list which has changed is asked for again.
+// errBeside is the answer to a question that belongs to no call: there is nothing
+// that policy could be asked with, so it is not asked and not recorded.
+var errBeside = errors.New("an upstream asked the client something beside its calls")
+
+// watch sees to it that a list which has changed is asked for again, and that
+// what an upstream asks the client goes along [Gateway.ask] or nowhere.
 func (s *Session) watch() {
 	s.watched.Do(func() {
+		if s.client = s.Ask; s.client != nil {
+			s.Ask = func(context.Context, []byte) ([]byte, error) { return nil, errBeside }
+		}
 		if s.Deliver != nil {
 			s.Deliver = s.seen(s.Deliver)
 		}

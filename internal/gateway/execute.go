@@ -86,20 +86,26 @@ func (g *Gateway) live(ctx context.Context, x *Exchange) error {
 	}
 	req := &Request{
 		Message: x.Message, Method: x.Message.Method, Era: x.Era, Session: x.Session,
-		Notify: x.Notify, MaxResult: x.Upstream.MaxResult,
+		MaxResult:   x.Upstream.MaxResult,
 		BeforeWrite: func() error { return g.beforeWrite(x) },
 		AfterWrite:  func() { g.afterWrite(x) },
 	}
 	if req.MaxResult <= 0 {
 		req.MaxResult = defaultMaxResult
 	}
+	if x.Notify != nil {
+		req.Notify = func(raw []byte) {
+			x.flight.heard.Store(true)
+			x.Notify(raw)
+		}
+	}
 	if x.Session != nil {
 		x.Session.watch()
 		if x.Notify != nil {
-			req.Notify = x.Session.seen(x.Notify)
+			req.Notify = x.Session.seen(req.Notify)
 		}
 	}
-	if x.Session != nil && x.Session.Ask != nil {
+	if x.Session != nil && x.Session.client != nil {
 		req.Ask = func(ctx context.Context, raw []byte) ([]byte, error) { return g.ask(ctx, x, raw) }
 	}
 	if t := x.Tool; t != nil {

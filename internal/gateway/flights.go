@@ -24,6 +24,8 @@ type flight struct {
 	// longer be written: what a halt waits for.
 	settled     chan struct{}
 	settledOnce sync.Once
+	// heard: a notification of the upstream has been passed on to the client.
+	heard atomic.Bool
 }
 
 const (

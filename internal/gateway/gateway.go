@@ -117,9 +117,7 @@ func (g *Gateway) Call(ctx context.Context, x *Exchange) Reply {
 		// The agent may have hung up. The record is made all the same.
 		if err := g.conclude(context.WithoutCancel(ctx), x, &reply); err != nil {
 			g.Log.Error("an outcome could not be recorded; its result was withheld", "call", x.ID, "err", err)
-			reply = Reply{Refusal: sallyport.Refuse(sallyport.RecordFailed,
-				"the outcome of this call could not be recorded, so its result is withheld",
-				"the call may have taken effect: do not repeat a change before an operator has looked")}
+			reply = Reply{Refusal: unrecorded()}
 		}
 	}
 	if g.Observer != nil {
@@ -128,10 +126,20 @@ func (g *Gateway) Call(ctx context.Context, x *Exchange) Reply {
 	return outward(reply)
 }
 
+func unrecorded() *sallyport.Refusal {
+	return sallyport.Refuse(sallyport.RecordFailed,
+		"the outcome of this call could not be recorded, so its result is withheld",
+		"the call may have taken effect: do not repeat a change before an operator has looked")
+}
+
 // outward keeps from an agent what only the log may say: a refusal that names a
-// world or a wall would tell it where it is.
+// world, a wall or what is wrong with a configuration would tell it where it is.
 func outward(r Reply) Reply {
-	if r.Refusal != nil && (r.Refusal.Code == sallyport.WorldGap || r.Refusal.Code == sallyport.StageWall) {
+	if r.Refusal == nil {
+		return r
+	}
+	switch r.Refusal.Code {
+	case sallyport.WorldGap, sallyport.StageWall, sallyport.BadConfig:
 		r.Refusal = sallyport.Refuse(sallyport.UpstreamUnavailable, "the system behind this is not answering", "do without it")
 	}
 	return r

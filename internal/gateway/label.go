@@ -16,10 +16,15 @@ func (g *Gateway) labelIn(_ context.Context, x *Exchange) error {
 // the run's labels when the outcome commits: what a run knows cannot be washed
 // off. A result nobody declared anything of is untrusted and restricted.
 func (g *Gateway) labelOut(_ context.Context, x *Exchange) error {
+	x.After = x.knows()
+	return nil
+}
+
+// knows is what the run knows once it has read what the call's upstream says.
+func (x *Exchange) knows() sallyport.Labels {
 	var of sallyport.Labels
 	if x.Tool != nil {
 		of = sallyport.Labels{Integrity: x.Tool.Integrity, Confidentiality: x.Tool.DataClass}
 	}
-	x.After = x.Before.Join(of)
-	return nil
+	return x.Before.Join(of)
 }

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -144,7 +145,13 @@ func (g *Gateway) List(ctx context.Context, x *Exchange) Reply {
 	wait.Wait()
 	var items [][]byte
 	var missing []string
+	state := g.state.Load()
 	for i, u := range upstreams {
+		target := who.Target
+		target.Upstream = u.ID
+		if h := state.Halted(&target); h != nil { // what is kept of it is not told either
+			parts[i].err = haltedRefusal(h)
+		}
 		if parts[i].err != nil {
 			var r *sallyport.Refusal
 			if !errors.As(parts[i].err, &r) || r.Code != sallyport.Denied {
@@ -158,11 +165,30 @@ func (g *Gateway) List(ctx context.Context, x *Exchange) Reply {
 			}
 		}
 	}
-	if len(items) > 0 {
-		// What was kept made another run learn; this one has seen it, too.
-		who.Run.learn(sallyport.Labels{})
+	reply := listReply(x, key, items, missing)
+	if len(items) > 0 && reply.Refusal == nil {
+		return g.teach(ctx, who, x, kind, reply)
 	}
-	return listReply(x, key, items, missing)
+	return reply
+}
+
+// teach releases a list to a run. What was kept made another run learn; this one
+// will have seen it, too, and if that is new to it, then it is recorded before.
+func (g *Gateway) teach(ctx context.Context, who, x *Exchange, kind sallyport.Kind, reply Reply) Reply {
+	who.Before = who.Run.Labels()
+	if who.After = who.knows(); who.After == who.Before {
+		return reply
+	}
+	who.ID, who.flight = sallyport.CallID(newID("call", who.Started)), &flight{}
+	who.Kind, who.Message, who.Listing = kind, x.Message, true
+	who.Response = &Response{Message: wire.Message{Raw: reply.Result, Kind: wire.Result, Result: wire.Span{End: len(reply.Result)}}}
+	who.salt = make([]byte, 32)
+	rand.Read(who.salt)
+	if err := g.conclude(context.WithoutCancel(ctx), who, &reply); err != nil {
+		g.Log.Error("a list that was kept could not be recorded; it was withheld", "call", who.ID, "err", err)
+		return Reply{Refusal: unrecorded()}
+	}
+	return reply
 }
 
 // mayUse is the decision of a call of the item, asked beforehand.

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"crypto/rand"
+	"strings"
 
 	"sallyport"
 	"sallyport/internal/audit"
@@ -75,12 +76,17 @@ func (g *Gateway) conclude(ctx context.Context, x *Exchange, reply *Reply) error
 	if x.salt != nil {
 		e.Payload.Salt = x.salt
 	}
+	if x.flight.heard.Load() && x.After == (sallyport.Labels{}) {
+		// There is no result, but the client has read what the upstream said before.
+		x.After = x.knows()
+	}
 	if x.After != (sallyport.Labels{}) {
 		r.Labels = &x.After
 	}
 	if err := g.Ledger.Conclude(ctx, e); err != nil {
 		return err
 	}
+	x.Outcome = r.Outcome
 	if x.Run != nil && x.After != (sallyport.Labels{}) {
 		x.Run.learn(x.After)
 	}
@@ -121,7 +127,7 @@ func (g *Gateway) record(x *Exchange, kind audit.Kind) *audit.Record {
 	if !x.Changing() {
 		r.Access = sallyport.Read
 	}
-	r.Tool = x.Message.Name
+	r.Tool = clip(x.Message.Name)
 	if x.Tool != nil {
 		r.Tool, r.ToolDigest = x.Tool.UpstreamName, x.Tool.Digest
 	}
@@ -133,10 +139,32 @@ func (g *Gateway) record(x *Exchange, kind audit.Kind) *audit.Record {
 		r.Arguments = audit.Commit(x.salt, x.Arguments)
 	}
 	if x.Decision.Allow || len(x.Decision.Reasons) > 0 || len(x.Decision.Errors) > 0 {
-		r.Decision = &x.Decision
+		decision := x.Decision
+		decision.Errors = decision.Errors[:min(len(decision.Errors), maxInexact)]
+		r.Decision = &decision
 	}
-	r.Facts = x.Facts.JSON()
+	facts := x.Facts
+	facts.Inexact = facts.Inexact[:min(len(facts.Inexact), maxInexact)]
+	r.Facts = facts.JSON()
 	return r
+}
+
+const (
+	// maxText bounds, in bytes, each text of a record that a caller or an upstream
+	// had a hand in: a record that is too long for the log ([audit.MaxBody]) would be
+	// none.
+	maxText = 8 << 10
+	// maxInexact bounds how many arguments that policy could not be given, and what
+	// went wrong with them, are recorded; one is a deny.
+	maxInexact = 8
+)
+
+// clip shortens a text to maxText, at the end of a character.
+func clip(s string) string {
+	if len(s) <= maxText {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxText], "") + "..."
 }
 
 // policyDigest covers the policies that may decide, in order.

@@ -92,6 +92,9 @@ func (s *State) stageOf(id *Identity) (sallyport.Stage, error) {
 }
 
 func (g *Gateway) resolveUpstream(ctx context.Context, x *Exchange) error {
+	if len(x.Message.Name) > maxText {
+		return sallyport.Refuse(sallyport.BadRequest, fmt.Sprintf("the name is longer than %d bytes", maxText), "use a name that a list shows")
+	}
 	switch x.Kind {
 	case sallyport.KindTool:
 		t := x.Plan.tools[x.Message.Name]

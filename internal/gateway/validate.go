@@ -23,15 +23,15 @@ func (g *Gateway) validate(_ context.Context, x *Exchange) error {
 		if !errors.As(err, &invalid) {
 			return err
 		}
-		r := sallyport.Refuse(sallyport.InvalidArguments, invalid.Error(), "correct the arguments and call again")
-		r.Detail = map[string]any{"pointer": invalid.Pointer}
+		r := sallyport.Refuse(sallyport.InvalidArguments, clip(invalid.Error()), "correct the arguments and call again")
+		r.Detail = map[string]any{"pointer": clip(invalid.Pointer)}
 		return r
 	}
 	// MCP 2026-07-28 mirrors some arguments into headers; upstreams route by
 	// them, so they must say what the body says.
 	if x.Era == wire.Stateless && len(x.Tool.ParamHeaders) > 0 {
 		if err := wire.CheckParamHeaders(x.Headers, x.Tool.ParamHeaders, x.Arguments); err != nil {
-			return sallyport.Refuse(sallyport.InvalidArguments, err.Error(), "send the headers that the tool's schema asks for")
+			return sallyport.Refuse(sallyport.InvalidArguments, clip(err.Error()), "send the headers that the tool's schema asks for")
 		}
 	}
 	return nil

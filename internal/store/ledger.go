@@ -57,7 +57,7 @@ func (s *Store) seal(r *audit.Record, p *gateway.Payload) (sealed, error) {
 		r.By = s.Pseudonym(sallyport.PersonID(r.By))
 	}
 	var err error
-	if out.body, err = r.AppendJSON(make([]byte, 0, 1024)); err != nil {
+	if out.body, err = r.AppendJSON(make([]byte, 0, 1536)); err != nil {
 		return out, fmt.Errorf("record %s: %w", r.ID, err)
 	}
 	out.leaf = audit.LeafHash(out.body)

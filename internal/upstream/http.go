@@ -740,6 +740,12 @@ func (h *httpLink) session(ctx context.Context, gs *gateway.Session) (*session, 
 	h.mu.Lock()
 	s := h.sessions[gs.ID]
 	if s == nil {
+		// A client's session ends its calls before it is forgotten: what is opened now
+		// for a call that has ended, nobody would forget.
+		if err := ctx.Err(); err != nil {
+			h.mu.Unlock()
+			return nil, err
+		}
 		if len(h.sessions) >= maxSessions {
 			h.mu.Unlock()
 			return nil, unavailable("there are too many sessions with the system behind this tool", "close sessions that are no longer used", false)

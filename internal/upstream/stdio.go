@@ -127,6 +127,12 @@ func (l *stdioLink) child(ctx context.Context, s *gateway.Session) (*child, erro
 	l.mu.Lock()
 	c := l.children[key]
 	if c == nil {
+		// A client's session ends its calls before it is forgotten: what is started now
+		// for a call that has ended, nobody would end.
+		if err := ctx.Err(); err != nil {
+			l.mu.Unlock()
+			return nil, err
+		}
 		if len(l.children) >= maxChildren {
 			l.mu.Unlock()
 			return nil, unavailable("there are too many sessions with the system behind this tool", "close sessions that are no longer used", false)
@@ -615,7 +621,7 @@ func (c *child) enqueue(to chan []byte, raw []byte) {
 }
 
 // asked passes on a question of the child. It says not to which call it belongs:
-// with one call in flight, to that one; otherwise to the session.
+// to the youngest in flight; without one, to the session.
 func (c *child) asked(m *wire.Message) {
 	select {
 	case c.asks <- struct{}{}:
@@ -628,11 +634,10 @@ func (c *child) asked(m *wire.Message) {
 	if c.client != nil {
 		ask = c.client.Ask
 		c.mu.Lock()
-		if len(c.pending) == 1 {
-			for _, p := range c.pending {
-				p.asked.Add(1)
-				ctx, ask, passed = p.ctx, p.r.Ask, p.asked.Done
-			}
+		if len(c.pending) > 0 {
+			p := c.pending[slices.Max(slices.Collect(maps.Keys(c.pending)))]
+			p.asked.Add(1)
+			ctx, ask, passed = p.ctx, p.r.Ask, p.asked.Done
 		}
 		c.mu.Unlock()
 	}
