@@ -18,6 +18,13 @@ import (
 // for everybody.
 const maxBatch = 512
 
+// When a batch was crowded, so is the next: it gathers for less than a commit
+// takes, which makes fewer and fuller ones. A caller that is alone never waits.
+const (
+	crowded = 4
+	gather  = 200 * time.Microsecond
+)
+
 // op is what one caller wants written. Its records and changes commit together
 // or not at all.
 type op struct {
@@ -68,14 +75,15 @@ func (s *Store) do(o *op) error {
 }
 
 // write is the writing goroutine. It takes whatever is waiting, commits it in
-// one transaction and answers everybody; no timer makes anybody wait. Once a
-// second, if there is anything new, it signs a checkpoint.
+// one transaction and answers everybody. Once a second, if there is anything new,
+// it signs a checkpoint.
 func (s *Store) write() {
 	defer close(s.done)
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	var checkpointed int64 = -1
 	var batch []*op
+	crowd := 0 // the size of the batch before
 	for {
 		batch = batch[:0]
 		select {
@@ -102,6 +110,9 @@ func (s *Store) write() {
 			s.checkpoint(checkpointed)
 			return
 		}
+		if crowd >= crowded {
+			time.Sleep(gather)
+		}
 	drain:
 		for len(batch) < maxBatch {
 			select {
@@ -111,6 +122,7 @@ func (s *Store) write() {
 				break drain
 			}
 		}
+		crowd = len(batch)
 		s.commit(batch)
 	}
 }
