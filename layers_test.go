@@ -20,20 +20,25 @@ var layers = []struct {
 	name     string
 	packages []string
 }{
-	{"ground", []string{"internal/wire", "internal/schema", "internal/canonical"}},
+	{"ground", []string{"internal/wire", "internal/schema", "internal/canonical", "internal/openapi"}},
 	{"words", []string{"."}},
 	{"judgement", []string{"internal/policy", "internal/audit"}},
 	{"engines", []string{"internal/gateway", "internal/config", "internal/control", "internal/sandbox"}},
 	{"edges", []string{
 		"internal/agentside", "internal/upstream", "internal/store", "internal/auth", "internal/api",
-		"internal/console", "internal/telemetry", "internal/demo",
+		"internal/console", "internal/telemetry", "internal/demo", "internal/stdiobridge", "internal/clients",
 	}},
 	{"wiring", []string{"internal/app"}},
 	{"command", []string{"cmd/sallyport"}},
 }
 
-// testkit may be imported by tests alone, and imports what it likes.
-const testkit = "internal/testkit"
+// kits, and what is below them, may be imported by tests alone, and import what
+// they like.
+var kits = []string{"internal/testkit", "internal/store/conform"}
+
+func isKit(pkg string) bool {
+	return slices.ContainsFunc(kits, func(k string) bool { return pkg == k || strings.HasPrefix(pkg, k+"/") })
+}
 
 // pure layers decide and describe; they reach for nothing.
 var pure = []string{"words", "judgement"}
@@ -95,6 +100,7 @@ func TestLayersSees(t *testing.T) {
 		{"internal/policy/x.go", `package policy; import _ "sallyport/internal/audit"`, "imports judgement"},
 		{"internal/gateway/x.go", `package gateway; import _ "sallyport/internal/app"`, "imports wiring"},
 		{"internal/gateway/x.go", `package gateway; import _ "sallyport/internal/testkit"`, "only tests may"},
+		{"internal/store/x.go", `package store; import _ "sallyport/internal/store/conform"`, "only tests may"},
 		{"internal/gateway/x.go", `package gateway; import _ "sallyport/internal/new"`, "not in the table"},
 		{"internal/new/x.go", `package new`, "not in the table"},
 		{"x.go", `package sallyport; import _ "os"`, "may not reach for os"},
@@ -113,6 +119,7 @@ func TestLayersSees(t *testing.T) {
 		{"internal/gateway/x.go", `package gateway; import ("os"; "time"; _ "sallyport"; _ "sallyport/internal/policy"); var x = time.Now(); var _ = os.Args`},
 		{"internal/audit/x.go", `package audit; import ("time"; "net/netip"); var x time.Time; var _ netip.Addr`},
 		{"cmd/sallyport/x.go", `package main; import _ "sallyport/internal/app"`},
+		{"internal/store/conform/x.go", `package conform; import _ "sallyport/internal/api"`},
 	} {
 		if got := problems(t, c.name, []byte(c.src)); len(got) > 0 {
 			t.Errorf("%s in %s: %q", c.src, c.name, got)
@@ -131,7 +138,7 @@ func problems(t *testing.T, name string, src []byte) []string {
 	say := func(what ...string) { out = append(out, name+" "+strings.Join(what, " ")) }
 	pkg := path.Dir(name)
 	own := layerOf(pkg)
-	kit := pkg == testkit || strings.HasPrefix(pkg, testkit+"/")
+	kit := isKit(pkg)
 	if own < 0 && !kit {
 		say("is of a package that is not in the table:", pkg)
 		return out
@@ -168,7 +175,7 @@ func problems(t *testing.T, name string, src []byte) []string {
 		if !ours || kit {
 			continue
 		}
-		if target == testkit || strings.HasPrefix(target, testkit+"/") {
+		if isKit(target) {
 			say("imports", target, "which only tests may")
 			continue
 		}

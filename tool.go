@@ -191,7 +191,8 @@ type Transport struct {
 	Command []string          `json:"command,omitempty"`
 	Dir     string            `json:"dir,omitempty"`
 	Env     map[string]string `json:"env,omitempty"` // values may be secret references
-	// URL is an absolute http or https URL of a streamable HTTP endpoint.
+	// URL is an absolute http or https URL of a streamable HTTP endpoint, or of the
+	// HTTP API that OpenAPI describes.
 	URL     string            `json:"url,omitempty"`
 	Headers map[string]string `json:"headers,omitempty"` // values may be secret references
 	// Credential is a secret reference ("env:NAME", "file:path") sent as a
@@ -200,6 +201,55 @@ type Transport struct {
 	// Era is the protocol version the upstream speaks, "2026-07-28" or
 	// "2025-11-25". It is a property of the upstream, never of the client.
 	Era string `json:"era,omitempty"`
+	// OpenAPI is set for an HTTP API: it has no era, and its tools are operations.
+	OpenAPI OpenAPI `json:"openapi,omitzero"`
+	// OAuth is how a bearer token is had, instead of a Credential.
+	OAuth OAuth `json:"oauth,omitzero"`
+}
+
+// OpenAPI is an HTTP API described by an OpenAPI document.
+type OpenAPI struct {
+	// Document is the digest of the document's bytes.
+	Document Digest `json:"document,omitempty"`
+	// Plan says how the arguments of each tool become a request: the text that
+	// package openapi makes of the document and reads back.
+	Plan Text `json:"plan,omitempty"`
+}
+
+// None reports whether there is no HTTP API.
+func (o *OpenAPI) None() bool { return len(o.Plan) == 0 }
+
+// OAuth is how an upstream's bearer token is had from an authorization server:
+// by client credentials (RFC 6749, section 4.4) or by token exchange (RFC 8693).
+// What it calls a reference is one to a secret.
+type OAuth struct {
+	// URL is that of the token endpoint. It belongs to one stage, like an endpoint.
+	URL string `json:"url,omitempty"`
+	// Grant is "client_credentials" or "token_exchange".
+	Grant    string `json:"grant,omitempty"`
+	Client   string `json:"client,omitempty"`   // client id
+	Secret   string `json:"secret,omitempty"`   // reference
+	Auth     string `json:"auth,omitempty"`     // "basic" or "post": how the client proves itself
+	Scope    string `json:"scope,omitempty"`    // separated by spaces
+	Audience string `json:"audience,omitempty"` // as the server calls it
+	Resource string `json:"resource,omitempty"` // URI (RFC 8707)
+	// Subject is a reference to the token that is exchanged, SubjectType its type.
+	Subject     string `json:"subject,omitempty"`
+	SubjectType string `json:"subject_type,omitempty"`
+}
+
+// None reports whether no token is asked for.
+func (o *OAuth) None() bool { return o.URL == "" }
+
+// Secrets are the values of a transport that may be references to secrets.
+func (t *Transport) Secrets() []string {
+	refs := []string{t.Credential, t.OAuth.Secret, t.OAuth.Subject}
+	for _, values := range []map[string]string{t.Env, t.Headers} {
+		for _, v := range values {
+			refs = append(refs, v)
+		}
+	}
+	return refs
 }
 
 // None reports whether the transport reaches nothing.

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -156,9 +155,16 @@ func upstreamPinCommand() *cobra.Command {
 				ids = append(ids, sallyport.UpstreamID(name))
 			}
 			if len(ids) == 0 {
-				var err error
-				if ids, err = app.UpstreamIDs(dirOf(c)); err != nil {
+				seen, err := app.SeeUpstreams(dirOf(c))
+				if err != nil {
 					return err
+				}
+				for _, u := range seen {
+					if len(u.Problems) == 0 && !reached(u.Stages, at) {
+						say(c, "%s is not reached: there is nobody to ask", u.ID)
+						continue
+					}
+					ids = append(ids, u.ID)
 				}
 			}
 			var done []pinned
@@ -208,6 +214,17 @@ func upstreamPinCommand() *cobra.Command {
 	return c
 }
 
+// reached reports whether an upstream is reached in a stage, or in any if at is
+// zero.
+func reached(stages map[sallyport.Stage]sallyport.StageUpstream, at sallyport.Stage) bool {
+	for stage, u := range stages {
+		if !u.Transport.None() && (at == 0 || at == stage) {
+			return true
+		}
+	}
+	return false
+}
+
 func repin(c *cobra.Command, answers *bufio.Reader, id sallyport.UpstreamID, stage sallyport.Stage, limit time.Duration, yes bool) (*pinned, error) {
 	ctx, cancel := contextFor(c, limit)
 	defer cancel()
@@ -225,13 +242,11 @@ func repin(c *cobra.Command, answers *bufio.Reader, id sallyport.UpstreamID, sta
 		return out, nil
 	}
 	if !yes {
-		fmt.Fprintf(c.ErrOrStderr(), "\nPin %s to this? [y/N] ", id)
-		line, err := answers.ReadString('\n')
-		if err != nil && !errors.Is(err, io.EOF) {
+		ok, err := agreed(c, answers, fmt.Sprintf("Pin %s to this?", id))
+		if err != nil {
 			return nil, err
 		}
-		if answer := strings.ToLower(strings.TrimSpace(line)); answer != "y" && answer != "yes" {
-			fmt.Fprintln(c.ErrOrStderr())
+		if !ok {
 			return nil, &advised{fmt.Errorf("%s was not pinned", id), "look at the differences, then answer y or pass --yes"}
 		}
 	}
@@ -266,16 +281,7 @@ func differences(p *paper, r *app.Repin) {
 			continue
 		}
 		p.b.WriteString(p.paint(tints[t.State], fmt.Sprintf("%-7s", t.State)) + "  " + clean(t.Name) + "\n")
-		for _, l := range lineDiff(indented(t.Old), indented(t.New)) {
-			tint := ""
-			switch l[0] {
-			case '-':
-				tint = red
-			case '+':
-				tint = green
-			}
-			p.b.WriteString("    " + p.paint(tint, clean(l)) + "\n")
-		}
+		p.diff("    ", indented(t.Old), indented(t.New))
 	}
 	if len(r.Changes) > 0 {
 		p.b.WriteByte('\n')
@@ -305,6 +311,20 @@ func indented(raw json.RawMessage) []string {
 		return []string{string(raw)}
 	}
 	return strings.Split(b.String(), "\n")
+}
+
+// diff writes how one text becomes another, behind a margin.
+func (p *paper) diff(margin string, old, next []string) {
+	for _, l := range lineDiff(old, next) {
+		tint := ""
+		switch l[0] {
+		case '-':
+			tint = red
+		case '+':
+			tint = green
+		}
+		p.b.WriteString(margin + p.paint(tint, clean(l)) + "\n")
+	}
 }
 
 // mostLines bounds the definitions that are compared line by line.

@@ -75,7 +75,7 @@ type ServerInfo struct {
 }
 
 const (
-	// bodyTime is how long a client may take to send a body.
+	// bodyTime is how long a client may take to send a body, wanted or not.
 	bodyTime = 30 * time.Second
 	// writeTime is how long a client may take to read what is written at once.
 	writeTime = 30 * time.Second
@@ -168,6 +168,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer h.running.Done()
+	if r.ContentLength != 0 {
+		// Also for who is refused before: net/http reads what was not read.
+		http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime))
+	}
 	if !h.hostAllowed(r.Host) {
 		refuseHTTP(w, http.StatusForbidden, "this host is not served here")
 		return

@@ -74,10 +74,15 @@ func (h *Handler) post(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	body, err := h.readBody(w, r)
+	body, err := h.readBody(w, r, credential)
 	if err != nil {
 		var tooLarge *http.MaxBytesError
-		if errors.As(err, &tooLarge) {
+		var stranger *sallyport.Refusal
+		w.Header().Set("Connection", "close") // the rest of the body is not waited for
+		if errors.As(err, &stranger) {
+			challenge(w, r, true)
+			refuseHTTP(w, http.StatusUnauthorized, stranger.Reason)
+		} else if errors.As(err, &tooLarge) {
 			refuseHTTP(w, http.StatusRequestEntityTooLarge, "the body is too large")
 		} else {
 			refuseHTTP(w, http.StatusBadRequest, "the body could not be read whole")
@@ -118,15 +123,14 @@ func (h *Handler) credential(w http.ResponseWriter, r *http.Request) (string, bo
 
 // readBody reads the whole body, at most MaxBody bytes. The bytes are not reused
 // for another request: an upstream's transport may still be reading them after
-// the call has returned.
-func (h *Handler) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	const trust = 64 << 10 // of a declared length, before that much has come
+// the call has returned. Its error is a refusal with code unauthenticated where
+// somebody who is not known sends a long one.
+func (h *Handler) readBody(w http.ResponseWriter, r *http.Request, credential string) ([]byte, error) {
+	const trust = 64 << 10 // of a declared length, or of a stranger
+	known := false
 	if r.ContentLength > int64(h.MaxBody) {
 		return nil, &http.MaxBytesError{Limit: int64(h.MaxBody)}
 	}
-	control := http.NewResponseController(w)
-	control.SetReadDeadline(time.Now().Add(bodyTime))
-	defer control.SetReadDeadline(time.Time{})
 	size := r.ContentLength
 	if size < 0 || size > trust {
 		size = trust
@@ -140,10 +144,19 @@ func (h *Handler) readBody(w http.ResponseWriter, r *http.Request) ([]byte, erro
 			return nil, &http.MaxBytesError{Limit: int64(h.MaxBody)}
 		}
 		if err == io.EOF {
+			http.NewResponseController(w).SetReadDeadline(time.Time{})
 			return buf, nil
 		}
 		if err != nil {
 			return nil, err
+		}
+		if !known && len(buf) > trust {
+			if _, err := h.Gateway.Describe(r.Context(), credential); err != nil {
+				if refusal := h.refusal(err); refusal.Code == sallyport.Unauthenticated {
+					return nil, refusal
+				}
+			}
+			known = true // what else keeps the call from being made is recorded with it
 		}
 		if len(buf) == cap(buf) {
 			buf = slices.Grow(buf, len(buf))

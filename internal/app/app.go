@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net"
@@ -17,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -63,6 +65,9 @@ type App struct {
 	stops    []func() error
 	halts    string // file of spare halts
 	refusing sync.Mutex
+
+	beside     sync.WaitGroup // what watch started
+	recovering atomic.Bool
 }
 
 type planKey struct {
@@ -209,7 +214,7 @@ func (a *App) serve(s config.Server) error {
 	})
 	mux.Handle("GET /metrics", a.hosts(s.AllowedHosts, a.persons(a.metrics.Handler())))
 	mux.HandleFunc("GET /{$}", front)
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, ErrorLog: slog.NewLogLogger(a.Log.Handler(), slog.LevelDebug)}
+	server := &http.Server{Handler: hurry(mux), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, ErrorLog: slog.NewLogLogger(a.Log.Handler(), slog.LevelDebug)}
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
@@ -244,6 +249,37 @@ func (a *App) persons(next http.Handler) http.Handler {
 	})
 }
 
+// bodyTime is how long a client may take to send a body.
+const bodyTime = 30 * time.Second
+
+// hurry gives each body a time by which it has to be there, whether the handler reads
+// it or not: net/http waits for what was not read, and without a time for good. A
+// ReadTimeout of the server would end event streams and long exports.
+func hurry(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 {
+			control := http.NewResponseController(w)
+			_ = control.SetReadDeadline(time.Now().Add(bodyTime))
+			r.Body = &hurried{r.Body, control}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// hurried takes the deadline off the connection when the body is there.
+type hurried struct {
+	io.ReadCloser
+	control *http.ResponseController
+}
+
+func (h *hurried) Read(p []byte) (int, error) {
+	n, err := h.ReadCloser.Read(p)
+	if err == io.EOF {
+		_ = h.control.SetReadDeadline(time.Time{})
+	}
+	return n, err
+}
+
 // hosts refuses requests for names this installation does not answer to: a page
 // that rebinds its own name to this address gets nowhere.
 func (a *App) hosts(allowed []string, next http.Handler) http.Handler {
@@ -261,16 +297,14 @@ func (a *App) hosts(allowed []string, next http.Handler) http.Handler {
 	})
 }
 
-// watch does what has to be done from time to time.
+// watch does what has to be done from time to time. Whoever looks for halts never
+// waits for the store: what writes to it runs beside.
 func (a *App) watch() {
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	a.onStop(func() error { cancel(); <-done; return nil })
-	go func() {
-		defer close(done)
-		halts, minute := time.NewTicker(200*time.Millisecond), time.NewTicker(time.Minute)
+	a.onStop(func() error { cancel(); a.beside.Wait(); return nil })
+	a.beside.Go(func() {
+		halts := time.NewTicker(200 * time.Millisecond)
 		defer halts.Stop()
-		defer minute.Stop()
 		// kill -USR1 halts everything: it works when nothing else answers.
 		usr1 := make(chan os.Signal, 1)
 		signal.Notify(usr1, syscall.SIGUSR1)
@@ -280,9 +314,19 @@ func (a *App) watch() {
 			case <-ctx.Done():
 				return
 			case <-usr1:
-				a.Control.HaltLocally(ctx, sallyport.Halt{Scope: sallyport.HaltGlobal, Reason: "the signal USR1", By: "signal", At: time.Now().UTC()})
+				a.haltBeside(ctx, sallyport.Halt{Scope: sallyport.HaltGlobal, Reason: "the signal USR1", By: "signal", At: time.Now().UTC()})
 			case <-halts.C:
 				a.takeSpareHalts(ctx)
+			}
+		}
+	})
+	a.beside.Go(func() {
+		minute := time.NewTicker(time.Minute)
+		defer minute.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
 			case <-minute.C:
 				a.proveEnforcement()
 				if _, err := a.Store.Sweep(ctx); err != nil && ctx.Err() == nil {
@@ -293,7 +337,20 @@ func (a *App) watch() {
 				}
 			}
 		}
-	}()
+	})
+}
+
+// haltBeside makes a halt work at once, and has it recorded by somebody else.
+func (a *App) haltBeside(ctx context.Context, h sallyport.Halt) {
+	a.haltNow(h)
+	a.beside.Go(func() { a.Control.HaltLocally(ctx, h) })
+}
+
+// haltNow makes a halt work and waits for no call that it stops.
+func (a *App) haltNow(h sallyport.Halt) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	a.Gateway.Halt(ctx, h)
 }
 
 // takeSpareHalts makes the halts of the file work, and records them. The file is
@@ -301,19 +358,27 @@ func (a *App) watch() {
 func (a *App) takeSpareHalts(ctx context.Context) {
 	kept, err := spare{a.halts}.Kept()
 	if err != nil {
-		// A file that cannot be read was meant to stop something.
-		kept = []sallyport.Halt{{Scope: sallyport.HaltGlobal, Reason: "the file of halts cannot be read", By: "file", At: time.Now()}}
+		// A file that cannot be read was meant to stop something. This one is recorded
+		// here, since nobody will read it from the file: it could not be taken back.
+		h := sallyport.Halt{Scope: sallyport.HaltGlobal, Reason: "the file of halts cannot be read", By: "file", At: time.Now().UTC()}
+		if !a.Gateway.State().Has(h) {
+			a.Log.Error("the file of halts cannot be read, so everything is halted: correct or remove it, then resume", "err", err)
+			a.haltBeside(ctx, h)
+		}
+		return
 	}
 	for _, h := range kept {
-		target := a.Gateway.State()
-		if !target.Has(h) {
-			a.Gateway.Halt(ctx, h)
+		if !a.Gateway.State().Has(h) {
+			a.haltNow(h)
 		}
 	}
-	if err == nil && len(kept) > 0 {
-		if err := a.Control.Recover(ctx); err != nil {
-			a.Log.Error("halts work but are not recorded yet", "err", err)
-		}
+	if len(kept) > 0 && a.recovering.CompareAndSwap(false, true) {
+		a.beside.Go(func() {
+			defer a.recovering.Store(false)
+			if err := a.Control.Recover(ctx); err != nil {
+				a.Log.Error("halts work but are not recorded yet", "err", err)
+			}
+		})
 	}
 }
 

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -109,7 +111,7 @@ func TestDemoShowsEverything(t *testing.T) {
 // somebody edited, and one that cannot start beside another leaves that one's
 // files alone.
 func TestDemoKeepsWhatPeopleEdit(t *testing.T) {
-	o := Options{Dir: t.TempDir(), Listen: "127.0.0.1:0", Log: slog.New(slog.DiscardHandler)}
+	o := Options{Dir: t.TempDir(), Listen: "127.0.0.1:0", Log: quiet()}
 	first, err := NewDemo(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)

@@ -10,7 +10,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -457,10 +456,14 @@ func (d *doctor) upstream(ctx context.Context, u *config.Upstream, stage sallypo
 		return
 	}
 	era, _ := wire.EraOf(of.Transport.Era)
-	if era != found.Era {
+	if u.API != nil {
+		d.say(Fine, "upstreams", "", "%s can be connected to in %s: an HTTP API, %s", name, short(found.Latency), found.Version)
+	} else if era != found.Era {
 		d.say(Fail, "upstreams", fmt.Sprintf("write era: %q for %s in upstreams/%s.yaml", found.Version, stage, u.ID), "%s speaks %s, and the files say %s", name, found.Version, cmp.Or(of.Transport.Era, "nothing"))
 	}
-	d.say(Fine, "upstreams", "", "%s answers in %s, in the era of %s", name, short(found.Latency), found.Version)
+	if u.API == nil {
+		d.say(Fine, "upstreams", "", "%s answers in %s, in the era of %s", name, short(found.Latency), found.Version)
+	}
 	if u.Pins == nil {
 		return // said of the files
 	}
@@ -483,8 +486,7 @@ func (d *doctor) upstream(ctx context.Context, u *config.Upstream, stage sallypo
 // secretsAt are the secret references of a transport.
 func secretsAt(t *sallyport.Transport) []string {
 	var refs []string
-	values := append(slices.Collect(maps.Values(t.Env)), slices.Collect(maps.Values(t.Headers))...)
-	for _, v := range append(values, t.Credential) {
+	for _, v := range t.Secrets() {
 		if strings.HasPrefix(v, "env:") || strings.HasPrefix(v, "file:") {
 			refs = append(refs, v)
 		}

@@ -32,12 +32,7 @@ func (a *App) secretsOf(stage sallyport.Stage) func(string) (string, error) {
 func references(c *sallyport.StageConfig) []string {
 	var refs []string
 	for _, u := range c.Upstreams {
-		refs = append(refs, u.Transport.Credential)
-		for _, values := range []map[string]string{u.Transport.Env, u.Transport.Headers} {
-			for _, v := range values {
-				refs = append(refs, v)
-			}
-		}
+		refs = append(refs, u.Transport.Secrets()...)
 	}
 	return refs
 }

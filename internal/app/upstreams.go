@@ -96,6 +96,9 @@ func probe(ctx context.Context, dir string, u *config.Upstream, stage sallyport.
 	})
 	of := u.Stages[stage]
 	found, err := s.Probe(ctx, &of)
+	if u.API != nil {
+		found = described(u.API, found.Latency)
+	}
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	closed := s.Close(closing)
@@ -110,6 +113,12 @@ func probe(ctx context.Context, dir string, u *config.Upstream, stage sallyport.
 		err = &told
 	}
 	return found, errors.Join(err, closed)
+}
+
+// described is what the document of an HTTP API says of it: there is nobody to
+// ask.
+func described(a *config.API, latency time.Duration) upstream.Probed {
+	return upstream.Probed{Version: a.Version, Server: a.Server, Tools: a.Tools, Latency: latency}
 }
 
 // hearing is a log that keeps the errors that were logged and the last lines that
@@ -150,7 +159,7 @@ func (h *hearing) beyond(r *sallyport.Refusal) string {
 	defer h.mu.Unlock()
 	var more string
 	for _, text := range h.errors {
-		if !strings.Contains(r.Reason, text) && !strings.HasSuffix(text, r.Reason) {
+		if !strings.Contains(r.Reason+more, text) && !strings.HasSuffix(text, r.Reason) {
 			more += ": " + text
 		}
 	}
@@ -211,7 +220,7 @@ func ProbePins(ctx context.Context, dir string, id sallyport.UpstreamID, stage s
 		}
 	}
 	of := u.Stages[stage]
-	if of.Transport.None() {
+	if of.Transport.None() && u.API == nil {
 		where := "in no stage"
 		if stage != 0 {
 			where = "not in " + stage.String()
@@ -219,8 +228,10 @@ func ProbePins(ctx context.Context, dir string, id sallyport.UpstreamID, stage s
 		return nil, sallyport.Refuse(sallyport.BadConfig, fmt.Sprintf("upstream %s is reached %s, so there is nobody to ask what it offers", id, where),
 			fmt.Sprintf("add a url or a command under stages in upstreams/%s.yaml", id))
 	}
-	found, err := probe(ctx, dir, u, stage)
-	if err != nil {
+	var found upstream.Probed
+	if u.API != nil {
+		found = described(u.API, 0)
+	} else if found, err = probe(ctx, dir, u, stage); err != nil {
 		var r *sallyport.Refusal
 		if !errors.As(err, &r) {
 			return nil, fmt.Errorf("asking %s of %s what it offers: %w", id, stage, err)
@@ -245,8 +256,10 @@ func ProbePins(ctx context.Context, dir string, id sallyport.UpstreamID, stage s
 	if next.Pinned == nil {
 		next.Pinned = map[sallyport.Stage]sallyport.Digest{}
 	}
-	next.Pinned[stage] = at.Identity
-	r.Moved = old.Pinned[stage] != at.Identity
+	if !at.Transport.None() {
+		next.Pinned[stage] = at.Identity
+		r.Moved = old.Pinned[stage] != at.Identity
+	}
 	r.pins = next.Marshal()
 	// What is written has to be what will be read.
 	if _, err := config.ParsePins(r.pins); err != nil {
@@ -256,7 +269,7 @@ func ProbePins(ctx context.Context, dir string, id sallyport.UpstreamID, stage s
 	if found.Era == wire.Stateless {
 		spoken = wire.Version20260728
 	}
-	if at.Transport.Era != "" && at.Transport.Era != spoken {
+	if u.API == nil && at.Transport.Era != "" && at.Transport.Era != spoken {
 		r.Era = spoken
 	}
 	r.Server = u.Pins == nil || old.Server.ProtocolVersion != next.Server.ProtocolVersion || old.Server.Instructions != next.Server.Instructions ||

@@ -433,6 +433,8 @@ func (d *differ) transport(where string, a, b *sallyport.Transport) {
 		field("dir", a.Dir, b.Dir)
 		field("credential", a.Credential, b.Credential)
 		field("era", a.Era, b.Era)
+		field("openapi", string(a.OpenAPI.Document), string(b.OpenAPI.Document))
+		field("oauth", oauthText(&a.OAuth), oauthText(&b.OAuth))
 		for _, name := range union(a.Headers, b.Headers) {
 			field("header "+name, a.Headers[name], b.Headers[name])
 		}
@@ -444,6 +446,22 @@ func (d *differ) transport(where string, a, b *sallyport.Transport) {
 			d.add(where, "transport", address(a), address(b), Loosens, repointed)
 		}
 	}
+}
+
+// oauthText is an authorization server as a person reads it; it holds references
+// to secrets alone.
+func oauthText(o *sallyport.OAuth) string {
+	if o.None() {
+		return ""
+	}
+	parts := []string{o.URL}
+	for _, p := range [][2]string{{"grant", o.Grant}, {"client", o.Client}, {"secret", o.Secret}, {"auth", o.Auth}, {"scope", o.Scope},
+		{"audience", o.Audience}, {"resource", o.Resource}, {"subject", o.Subject}, {"subject_type", o.SubjectType}} {
+		if p[1] != "" {
+			parts = append(parts, p[0]+"="+p[1])
+		}
+	}
+	return strings.Join(parts, " ")
 }
 
 func address(t *sallyport.Transport) string {

@@ -116,6 +116,10 @@ type upstreamFile struct {
 	// of its tools, as written by `sallyport upstream pin`. Left out:
 	// <upstream>.pins.json.
 	Pins string `yaml:"pins" pattern:"^[A-Za-z0-9][A-Za-z0-9._-]*\\.json$"`
+	// OpenAPI is an OpenAPI 3.0 or 3.1 document, relative to the project directory,
+	// of an HTTP API: its operations are the tools, and the url of a stage is what
+	// their paths are below. The servers that the document names are not looked at.
+	OpenAPI string `yaml:"openapi"`
 	// Stages says how the upstream is reached, and its tools answered, in each
 	// stage. In a stage that is left out every tool is off.
 	Stages map[sallyport.Stage]stageFile `yaml:"stages"`
@@ -144,6 +148,9 @@ type stageFile struct {
 	// Credential is a secret reference, sent as a bearer token. A credential
 	// belongs to one stage: no other stage of any upstream may name it.
 	Credential reference `yaml:"credential"`
+	// OAuth has an authorization server give the bearer token, instead of a
+	// credential.
+	OAuth *oauthFile `yaml:"oauth"`
 	// Command is a program and its arguments, spoken to over stdio. A command
 	// belongs to one stage, like an endpoint.
 	Command []string `yaml:"command"`
@@ -161,6 +168,32 @@ type stageFile struct {
 	MaxResult size `yaml:"max_result" default:"4MiB"`
 	// MaxInFlight bounds the calls to the upstream at one time.
 	MaxInFlight int `yaml:"max_in_flight" default:"64"`
+}
+
+// oauthFile is how a bearer token is had: by client credentials, or by exchanging
+// another token. It is kept in memory until shortly before it ends.
+type oauthFile struct {
+	// URL is the token endpoint. It belongs to one stage, like an endpoint.
+	URL string `yaml:"url,required" pattern:"^https?://"`
+	// Grant is client_credentials (RFC 6749) or token_exchange (RFC 8693).
+	Grant oauthGrant `yaml:"grant" default:"client_credentials"`
+	// Client is the client id.
+	Client string `yaml:"client,required"`
+	// Secret is a secret reference to the client secret.
+	Secret reference `yaml:"secret,required"`
+	// Auth is how the client proves itself: basic, or post (in the form).
+	Auth oauthAuth `yaml:"auth" default:"basic"`
+	// Scope is what is asked for, separated by spaces.
+	Scope string `yaml:"scope"`
+	// Audience is for whom the token is, in the words of the server.
+	Audience string `yaml:"audience"`
+	// Resource is for whom the token is, as a URI (RFC 8707).
+	Resource string `yaml:"resource"`
+	// Subject is a secret reference to the token that is exchanged. It is never a
+	// caller's.
+	Subject reference `yaml:"subject"`
+	// SubjectType is the type of that token.
+	SubjectType string `yaml:"subject_type" default:"urn:ietf:params:oauth:token-type:access_token" pattern:"^urn:"`
 }
 
 // toolFile is what people say of one tool.
@@ -216,7 +249,19 @@ type (
 	reference string
 	// era is a protocol version that is the first of its era.
 	era string
+	// oauthGrant is a way to a token.
+	oauthGrant string
+	// oauthAuth is how a client proves itself to an authorization server.
+	oauthAuth string
 )
+
+const (
+	grantClient   = "client_credentials"
+	grantExchange = "token_exchange"
+)
+
+func (oauthGrant) words() []string { return []string{grantClient, grantExchange} }
+func (oauthAuth) words() []string  { return []string{"basic", "post"} }
 
 const (
 	eraSessions  = "2025-11-25"

@@ -338,3 +338,12 @@ func (d *document) hidden(problems Problems) Problems {
 	}
 	return problems
 }
+
+// SecretValue reports whether [Load] takes a value under this name, of a header or
+// an environment variable, for a secret, and refuses to have it written down.
+func SecretValue(name, value string) bool {
+	return value != "" && (secretName.MatchString(name) || looksSecret(value))
+}
+
+// SecretArg reports the same of argument i of a command.
+func SecretArg(command []string, i int) bool { return secretArg(command, i) }

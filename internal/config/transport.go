@@ -24,6 +24,14 @@ import (
 func (l *loader) transport(d *document, u *upstream, stage sallyport.Stage, f *stageFile, at func(...string) []string) sallyport.Transport {
 	t := sallyport.Transport{Era: string(f.Era)}
 	http, stdio := d.has(at("url")...), d.has(at("command")...)
+	if d.has("openapi") {
+		for _, key := range []string{"command", "era"} {
+			if d.has(at(key)...) {
+				d.problem(d.key(at(key)...), "leave it out", "an HTTP API (openapi) is reached by a url, and speaks no version of MCP")
+				return t
+			}
+		}
+	}
 	if http && stdio {
 		d.problem(d.key(at("command")...), "keep one of them", "an upstream is reached by a url or by a command, not both")
 		return t
@@ -33,7 +41,7 @@ func (l *loader) transport(d *document, u *upstream, stage sallyport.Stage, f *s
 			continue
 		}
 		switch key {
-		case "insecure", "headers", "credential":
+		case "insecure", "headers", "credential", "oauth":
 			if !http {
 				d.problem(d.key(at(key)...), other(stdio, "leave it out: a command has its secrets in env", "add the url"), "%s goes with a url, and %s has none", key, stage)
 			}
@@ -50,14 +58,21 @@ func (l *loader) transport(d *document, u *upstream, stage sallyport.Stage, f *s
 	if !http && !stdio {
 		return t
 	}
-	if t.Era == "" && u.pins != nil {
+	if u.api != nil {
+		t.OpenAPI = u.api.Transport
+	} else if t.Era == "" && u.pins != nil {
 		t.Era = eraOf(u.pins.Server.ProtocolVersion)
 	}
 	c := claim{stage: stage, upstream: u.id}
 	if http {
 		if key, ok := d.url(f.URL, f.Insecure, at("url")...); ok {
 			t.URL = f.URL
+			c.tree = d.has("openapi")
 			l.claim(d, c, "endpoint", key, d.value(at("url")...))
+			c.tree = false
+			if d.has("openapi") && strings.Contains(f.URL, "?") {
+				d.problem(d.value(at("url")...), "leave out what follows the ?", "the paths of an HTTP API are below its url, so it has no query")
+			}
 		}
 		for _, name := range slices.Sorted(maps.Keys(f.Headers)) {
 			if why := badHeader(name); why != "" {
@@ -72,6 +87,9 @@ func (l *loader) transport(d *document, u *upstream, stage sallyport.Stage, f *s
 		}
 		if f.Credential != "" {
 			t.Credential, _ = l.reference(d, c, string(f.Credential), at("credential")...)
+		}
+		if f.OAuth != nil {
+			t.OAuth = l.oauth(d, c, f, at)
 		}
 		return t
 	}
@@ -296,6 +314,7 @@ type claim struct {
 	upstream sallyport.UpstreamID
 	what     string // "endpoint", "command" or "credential"
 	key      string
+	tree     bool // all that is below the endpoint, too
 	place    Problem
 }
 
@@ -310,7 +329,15 @@ func (l *loader) wall() {
 	first := map[[2]string]claim{}
 	slices.SortStableFunc(l.claims, func(a, b claim) int { return int(a.stage) - int(b.stage) })
 	var files []heldSecret
-	for _, c := range l.claims {
+	for i, c := range l.claims {
+		if other := overlapping(l.claims[:i], c); other != nil {
+			p := c.place
+			p.Message = fmt.Sprintf("one of this and the endpoint of %s in %s is below the other (%s, line %d): an endpoint belongs to exactly one stage, and all that is below that of an HTTP API with it",
+				other.upstream, other.stage, other.place.Path, other.place.Line)
+			p.Hint = "give " + c.stage.String() + " one of its own"
+			l.add(p)
+			continue
+		}
 		c.key = l.oneFile(c, &files)
 		was, ok := first[[2]string{c.what, c.key}]
 		if !ok {
@@ -326,6 +353,21 @@ func (l *loader) wall() {
 		p.Hint = "give " + c.stage.String() + " one of its own"
 		l.add(p)
 	}
+}
+
+// overlapping is the first of some claims that is of another stage than c and of
+// an endpoint below which c is, or that is below c, where one of them is of all
+// that is below it.
+func overlapping(claims []claim, c claim) *claim {
+	below := func(a, b string) bool { return strings.HasPrefix(b, strings.TrimSuffix(a, "/")+"/") }
+	for i := range claims {
+		o := &claims[i]
+		if o.what == "endpoint" && c.what == "endpoint" && o.stage != c.stage && o.key != c.key &&
+			(o.tree && below(o.key, c.key) || c.tree && below(c.key, o.key)) {
+			return o
+		}
+	}
+	return nil
 }
 
 // heldSecret is a file that a reference leads to, under the first name it has.

@@ -30,6 +30,7 @@ type upstream struct {
 	id       sallyport.UpstreamID
 	pinsPath string
 	pins     *Pins    // nil if there are none that can be read
+	api      *API     // nil unless it is an HTTP API whose document can be read
 	names    []string // of the tools in the pins, in their order
 	// tools have the upstream's own names. They are nil unless all is well with
 	// them.
@@ -45,6 +46,7 @@ type Upstream struct {
 	Stages   map[sallyport.Stage]sallyport.StageUpstream
 	PinsPath string // relative to the project directory
 	Pins     *Pins  // nil if nobody pinned the upstream yet
+	API      *API   // nil unless the upstream is an HTTP API
 	// Tools are those of the pins, as people declared them, under the upstream's
 	// own names.
 	Tools   []sallyport.Tool
@@ -66,7 +68,7 @@ func LoadUpstream(fsys fs.FS, id sallyport.UpstreamID) (*Upstream, Problems) {
 	if u == nil || len(l.problems) > 0 {
 		return nil, l.problems.ordered()
 	}
-	return &Upstream{ID: u.id, Stages: u.stages, PinsPath: u.pinsPath, Pins: u.pins, Tools: u.tools, Secrets: server.Secrets}, nil
+	return &Upstream{ID: u.id, Stages: u.stages, PinsPath: u.pinsPath, Pins: u.pins, API: u.api, Tools: u.tools, Secrets: server.Secrets}, nil
 }
 
 func (l *loader) readUpstreams() {
@@ -98,7 +100,9 @@ func (l *loader) upstream(name string) *upstream {
 		d.problem(d.value("pins"), "write the name of a file beside this one, as in "+string(id)+".pins.json", "%s cannot hold pins", quote(f.Pins))
 		u.pinsPath = ""
 	}
+	l.readAPI(d, u, &f)
 	l.readPins(d, u)
+	l.sameAPI(d, u)
 	l.tools(d, u, f.Tools)
 	u.stages = map[sallyport.Stage]sallyport.StageUpstream{}
 	for _, stage := range sallyport.Stages {
@@ -315,7 +319,7 @@ func (d *document) examples(tool string, files []exampleFile, input json.RawMess
 }
 
 // transportKeys are what a stage that reaches nothing cannot have.
-var transportKeys = []string{"url", "insecure", "headers", "credential", "command", "dir", "env", "era"}
+var transportKeys = []string{"url", "insecure", "headers", "credential", "oauth", "command", "dir", "env", "era"}
 
 // stage makes the upstream's part of a stage's configuration.
 func (l *loader) stage(d *document, u *upstream, stage sallyport.Stage, f *stageFile) sallyport.StageUpstream {

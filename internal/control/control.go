@@ -74,8 +74,11 @@ type Control struct {
 	// deciding makes one decision at a time follow another on this replica; the
 	// book refuses those that cross on different ones.
 	deciding sync.Mutex
-	// spare guards the file of spare halts.
-	spare sync.Mutex
+	// recovering makes one recovery follow another: a halt must not be recorded
+	// again after it was taken back. spare guards the file of spare halts, and is
+	// held for no longer than it takes to read and write it.
+	recovering sync.Mutex
+	spare      sync.Mutex
 }
 
 // New makes a Control.

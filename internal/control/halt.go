@@ -51,6 +51,11 @@ func (c *Control) HaltLocally(ctx context.Context, h sallyport.Halt) *Stopped {
 	return c.stop(ctx, h)
 }
 
+// recordWait is how long whoever halts waits for the record of it. A store that is
+// slow has had its chance then; one that hangs must not keep the word that the
+// halt works.
+const recordWait = 10 * time.Second
+
 func (c *Control) stop(ctx context.Context, h sallyport.Halt) *Stopped {
 	arrived := c.Now()
 	bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
@@ -63,7 +68,16 @@ func (c *Control) stop(ctx context.Context, h sallyport.Halt) *Stopped {
 	if !out.Confirmed.IsZero() {
 		out.ConfirmedMicros = out.Confirmed.Sub(arrived).Microseconds()
 	}
-	if err := c.recordHalt(context.WithoutCancel(ctx), h, &out); err != nil {
+	recorded, effect := make(chan error, 1), out
+	go func() { recorded <- c.recordHalt(context.WithoutCancel(ctx), h, &effect) }()
+	var err error
+	select {
+	case err = <-recorded:
+	case <-time.After(recordWait):
+		// It may be recorded yet, and once more from the file: a halt twice is one.
+		err = fmt.Errorf("the store has not answered for %s", recordWait)
+	}
+	if err != nil {
 		c.Log.Error("a halt works but could not be recorded; it will be when the store is back", "scope", h.Scope, "subject", h.Subject, "err", err)
 		out.Problem = "not recorded yet: " + err.Error()
 		if err := c.keepSpare(h); err != nil {
@@ -113,9 +127,11 @@ func (c *Control) Resume(ctx context.Context, by *sallyport.Person, scope sallyp
 // Recover records the halts that the book could not take before. It is called
 // at the start and every few seconds.
 func (c *Control) Recover(ctx context.Context) error {
+	c.recovering.Lock()
+	defer c.recovering.Unlock()
 	c.spare.Lock()
-	defer c.spare.Unlock()
 	kept, err := c.Spare.Kept()
+	c.spare.Unlock()
 	if err != nil || len(kept) == 0 {
 		return err
 	}
@@ -126,6 +142,8 @@ func (c *Control) Recover(ctx context.Context) error {
 	}
 	// Another may have been put there meanwhile, by somebody for whom nothing else
 	// worked: it stays for the next time.
+	c.spare.Lock()
+	defer c.spare.Unlock()
 	return c.Spare.Change(func(now []sallyport.Halt) []sallyport.Halt {
 		return slices.DeleteFunc(now, func(h sallyport.Halt) bool {
 			return slices.ContainsFunc(kept, func(k sallyport.Halt) bool { return same(&k, &h) })

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"time"
 
 	"sallyport"
 	"sallyport/internal/audit"
@@ -44,39 +45,59 @@ func (g *Gateway) ask(ctx context.Context, x *Exchange, raw []byte) ([]byte, err
 	if err != nil {
 		return nil, err
 	}
-	began := g.Now()
-	decision, refused := g.mayAsk(x, m.Method)
-	var answer []byte
-	var unanswered error
-	if refused == nil {
+	q := inquiry{message: &m, began: g.Now()}
+	if q.decision, q.refused = g.mayAsk(x, m.Method); q.refused == nil {
 		if h := g.state.Load().Halted(&x.Target); h != nil {
-			refused = haltedRefusal(h)
+			q.refused = haltedRefusal(h)
 		} else {
-			answer, unanswered = x.Session.client(ctx, raw)
+			q.answer, q.unanswered = x.Session.client(ctx, raw)
 		}
 	}
+	return g.recordQuestion(ctx, x, &q)
+}
+
+// inquiry is a question that an upstream asks a client during a call.
+type inquiry struct {
+	message    *wire.Message
+	began      time.Time
+	decision   sallyport.Decision
+	refused    error  // a *sallyport.Refusal
+	answer     []byte // the client's response; nil while there is none
+	unanswered error
+}
+
+// recordQuestion records a question as a call of its own kind and returns the
+// answer the upstream gets: the client's, or an error if the question was refused.
+func (g *Gateway) recordQuestion(ctx context.Context, x *Exchange, q *inquiry) ([]byte, error) {
+	m, answer := q.message, q.answer
 	salt := make([]byte, 32)
 	rand.Read(salt)
 	r := g.record(x, audit.Outcome)
-	r.Call, r.Method, r.CallKind = sallyport.CallID(newID("call", began)), clip(m.Method), kindAsked[m.Method]
-	r.Tool, r.ToolDigest, r.Decision = "", "", &decision
+	r.Call, r.Method, r.CallKind = sallyport.CallID(newID("call", q.began)), clip(m.Method), kindAsked[m.Method]
+	r.Tool, r.ToolDigest, r.Decision = "", "", &q.decision
 	params := m.Params.Of(m.Raw)
 	r.Arguments, r.Outcome = audit.Commit(salt, params), sallyport.OutcomeOK
 	switch {
-	case refused != nil:
-		r.Outcome, r.Refusal = sallyport.OutcomeRefused, refused.(*sallyport.Refusal)
+	case q.refused != nil:
+		r.Outcome, r.Refusal = sallyport.OutcomeRefused, q.refused.(*sallyport.Refusal)
 		answer = wire.AppendError(nil, m.ID.Of(m.Raw), wire.MethodNotFound, "not available", nil)
-	case unanswered != nil:
+	case q.unanswered != nil:
 		r.Outcome, answer = sallyport.OutcomeError, nil
+	case answer == nil: // it leaves, and the answer comes with another call
+		learned := x.knows()
+		r.Labels = &learned
 	default:
 		r.Result = audit.Commit(salt, answer)
 	}
-	r.LatencyMicros = g.Now().Sub(began).Microseconds()
-	err = g.Ledger.Conclude(context.WithoutCancel(ctx), &Entry{
+	r.LatencyMicros = g.Now().Sub(q.began).Microseconds()
+	err := g.Ledger.Conclude(context.WithoutCancel(ctx), &Entry{
 		Record: r, Target: x.Target, Payload: Payload{Salt: salt, Arguments: params, Result: answer},
 	})
-	if err = errors.Join(err, unanswered); err != nil {
+	if err = errors.Join(err, q.unanswered); err != nil {
 		return nil, err
+	}
+	if r.Labels != nil {
+		x.Run.learn(*r.Labels)
 	}
 	return answer, nil
 }

@@ -13,6 +13,7 @@ import (
 	"sallyport"
 	"sallyport/internal/audit"
 	"sallyport/internal/policy"
+	"sallyport/internal/schema"
 	"sallyport/internal/wire"
 )
 
@@ -50,7 +51,8 @@ type Exchange struct {
 	Tool      *PlannedTool // nil for kinds other than tool
 	Upstream  *sallyport.StageUpstream
 	Target    sallyport.Target
-	flight    *flight // how a halt finds the call
+	flight    *flight     // how a halt finds the call
+	rounds    []*Exchange // later upstream requests of this call, each with an intent; by execute
 
 	// Written by validate: the arguments as the upstream will read them.
 
@@ -130,6 +132,9 @@ type Session struct {
 	Key sallyport.KeyID
 	// Deliver passes a notification that belongs to no call to the client.
 	Deliver func(raw []byte)
+	// LogLevel is the least level of log messages the client has asked for, "" if it
+	// has not; nil says the same.
+	LogLevel func() string
 	// Ask passes an upstream's request to the client and returns its response
 	// message. Nil if the client cannot be asked.
 	Ask func(ctx context.Context, raw []byte) ([]byte, error)
@@ -174,9 +179,15 @@ type Request struct {
 	Era     wire.Era
 	// Session is the client's session, nil in the stateless era.
 	Session *Session
+	// Owner is the credential and the run the request is made under: what an upstream
+	// keeps between requests of the stateless era is shared by equal owners alone.
+	Owner string
 	// ParamHeaders are Mcp-Param-* headers to send, already checked against the
 	// body; nil for none.
 	ParamHeaders http.Header
+	// Output is the schema of the tool's structured content, where the backend makes
+	// that itself (an HTTP API); nil if there is none.
+	Output *schema.Schema
 	// BeforeWrite is called immediately before the first byte is written; if it
 	// returns an error nothing may be written and Do returns that error.
 	BeforeWrite func() error
@@ -187,6 +198,18 @@ type Request struct {
 	// Ask passes on a request of the upstream that belongs to this one, or to
 	// none; it returns the response message. Nil: the upstream gets an error.
 	Ask func(ctx context.Context, raw []byte) ([]byte, error)
+	// Judge decides whether the upstream may put a question to a client that is asked
+	// by a result (MCP 2026-07-28). If so it has been recorded; if not, the answer the
+	// upstream is to be given is returned. Nil: nobody can be asked.
+	Judge func(ctx context.Context, raw []byte) (refused []byte, err error)
+	// Answered records a question with the client's answer to it, both messages. It is
+	// called before the answer leaves for the upstream, which it does not if this
+	// fails.
+	Answered func(ctx context.Context, question, answer []byte) error
+	// Again is called before every upstream request of this one but the first; if it
+	// returns an error there is none, and Do returns that error. BeforeWrite is called
+	// after it as always.
+	Again func(ctx context.Context) error
 	// MaxResult bounds the response message in bytes.
 	MaxResult int
 }
@@ -194,17 +217,32 @@ type Request struct {
 // Response is the upstream's final message for a request.
 type Response struct {
 	Message wire.Message // Kind is wire.Result or wire.Error
+	// Held is set if Message asks the client something while the upstream is still at
+	// work on the request.
+	Held Held
+}
+
+// Held is a request an upstream is at work on, and which waits for what the client
+// says to its question.
+type Held interface {
+	// Drop ends it: the upstream is told that nobody waits for it. It does not wait.
+	Drop()
+	// Then calls f once when the request is over, at once if it is: with the
+	// upstream's final response, or with the refusal that Do would have returned.
+	Then(f func(*Response, error))
 }
 
 // Backend carries requests to one upstream in one stage. Implementations belong
 // to exactly one stage and hold that stage's credential.
 type Backend interface {
 	// Do sends one request and returns the final response. It makes exactly one
-	// upstream request; it never repeats one whose first byte may have been
-	// written. It honours ctx's deadline and cancellation, which also cancel the
+	// upstream request, but where the client is asked something on the way across eras
+	// (doc/bridge.md); it never repeats one whose first byte may have been written. It honours ctx's deadline and cancellation, which also cancel the
 	// request upstream where the protocol can. Errors are *sallyport.Refusal with
 	// code upstream_unavailable, upstream_protocol, deadline_exceeded, cancelled,
-	// result_too_large or era_mismatch, or whatever BeforeWrite returned.
+	// result_too_large, era_mismatch, bad_request or outcome_unknown (for a request
+	// that continues another one: it cannot be read, or the other is lost), or whatever
+	// BeforeWrite or Again returned.
 	Do(ctx context.Context, r *Request) (*Response, error)
 }
 

@@ -106,17 +106,27 @@ func (g *Gateway) live(ctx context.Context, x *Exchange) error {
 		}
 	}
 	if x.Session != nil && x.Session.client != nil {
-		req.Ask = func(ctx context.Context, raw []byte) ([]byte, error) { return g.ask(ctx, x, raw) }
+		req.Ask = func(ctx context.Context, raw []byte) (answer []byte, err error) {
+			defer contain("ask", &err) // of an upstream's goroutine
+			return g.ask(ctx, x, raw)
+		}
+	}
+	if x.crosses() {
+		g.bridge(x, req)
 	}
 	if t := x.Tool; t != nil {
+		req.Output = t.Output
 		if t.UpstreamName != x.Message.Name {
 			if req.Message, err = rename(x.Message, t.UpstreamName); err != nil {
 				return err
 			}
 		}
-		if x.Era == wire.Stateless && len(t.ParamHeaders) > 0 {
+		if era(x.Upstream) == wire.Stateless && len(t.ParamHeaders) > 0 {
 			req.ParamHeaders = http.Header{}
 			if err := wire.SetParamHeaders(req.ParamHeaders, t.ParamHeaders, x.Arguments); err != nil {
+				if x.crosses() { // validate held no headers of the client against them
+					return sallyport.Refuse(sallyport.InvalidArguments, clip(err.Error()), "correct the arguments and call again")
+				}
 				return err
 			}
 		}

@@ -26,6 +26,16 @@ type flight struct {
 	settledOnce sync.Once
 	// heard: a notification of the upstream has been passed on to the client.
 	heard atomic.Bool
+	// held is the call when it has been answered with a question and goes on.
+	held atomic.Pointer[Held]
+}
+
+// stop cancels the call.
+func (f *flight) stop() {
+	f.cancel()
+	if h := f.held.Load(); h != nil {
+		(*h).Drop()
+	}
 }
 
 const (
@@ -88,7 +98,7 @@ func (fs *flights) stop(s *State) []*flight {
 		shard.mu.Unlock()
 	}
 	for _, f := range matched {
-		f.cancel()
+		f.stop()
 	}
 	return matched
 }
@@ -109,14 +119,14 @@ func (g *Gateway) InFlight() int {
 // or the intent grown too old, while the call waited for a connection.
 func (g *Gateway) beforeWrite(x *Exchange) error {
 	f := x.flight
-	f.phase.Store(writing)
+	before := f.phase.Swap(writing) // not the first look, if there are several requests
 	if h := g.state.Load().Halted(&x.Target); h != nil {
-		f.phase.Store(admitted)
+		f.phase.Store(before)
 		f.settle()
 		return haltedRefusal(h)
 	}
 	if x.Intended && g.Now().After(x.DispatchBy) {
-		f.phase.Store(admitted)
+		f.phase.Store(before)
 		f.settle()
 		return sallyport.Refuse(sallyport.DeadlineExceeded,
 			"the call could not be sent in time after it was recorded, so it was not sent", "call again")
@@ -129,7 +139,6 @@ func (g *Gateway) afterWrite(x *Exchange) {
 	x.flight.settle()
 }
 
-// dispatchBy is rounded to microseconds, the precision of records.
-func (g *Gateway) dispatchBy() time.Time {
-	return g.Now().Add(g.DispatchWithin).Truncate(time.Microsecond)
-}
+// dispatchBy keeps the reading of the monotonic clock, which rounding would strip: a
+// clock that is set back must not make an intent young again.
+func (g *Gateway) dispatchBy() time.Time { return g.Now().Add(g.DispatchWithin) }

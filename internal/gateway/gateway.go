@@ -36,7 +36,7 @@ type Config struct {
 	Log      *slog.Logger
 	// DispatchWithin is how long after its intent a call may still be sent.
 	DispatchWithin time.Duration
-	// Gate answers with a refusal while the gateway may not serve, nil otherwise.
+	// Ready answers with a refusal while the gateway may not serve, nil otherwise.
 	Ready func() *sallyport.Refusal
 }
 
@@ -108,12 +108,17 @@ func (g *Gateway) Call(ctx context.Context, x *Exchange) Reply {
 	ctx, cancel := context.WithCancel(ctx)
 	x.flight = &flight{call: x.ID, cancel: cancel}
 	err := g.run(ctx, x)
-	g.flights.leave(x.flight)
+	held := g.holds(x, err)
+	if !held {
+		g.flights.leave(x.flight)
+	}
 	for _, settle := range x.settle {
 		settle(x.flight.sent(), err)
 	}
 	reply := g.reply(x, err)
-	if x.Identity != nil {
+	if held {
+		g.hold(x)
+	} else if x.Identity != nil {
 		// The agent may have hung up. The record is made all the same.
 		if err := g.conclude(context.WithoutCancel(ctx), x, &reply); err != nil {
 			g.Log.Error("an outcome could not be recorded; its result was withheld", "call", x.ID, "err", err)
@@ -156,12 +161,15 @@ func (g *Gateway) run(ctx context.Context, x *Exchange) error {
 
 // run makes a panic an error: a panic is an outcome like any other.
 func (s *step) run(ctx context.Context, x *Exchange) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("%s: panic: %v\n%s", s.name, p, debug.Stack())
-		}
-	}()
+	defer contain(s.name, &err)
 	return s.do(ctx, x)
+}
+
+// contain is deferred by what must not end the program: it makes a panic an error.
+func contain(what string, err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("%s: panic: %v\n%s", what, p, debug.Stack())
+	}
 }
 
 // reply turns what the path returned into what the caller may see. It says

@@ -17,7 +17,7 @@ func (g *Gateway) guardResponse(_ context.Context, x *Exchange) error {
 	if m.Kind != wire.Result && m.Kind != wire.Error {
 		return sallyport.Refuse(sallyport.UpstreamProtocol, "the system behind this tool did not send a response", "")
 	}
-	if m.ResultType != "input_required" {
+	if m.ResultType != wire.ResultInputRequired {
 		return nil
 	}
 	requests, ok, err := wire.Field(m.Result.Of(m.Raw), "inputRequests")
@@ -27,6 +27,10 @@ func (g *Gateway) guardResponse(_ context.Context, x *Exchange) error {
 	var refusal *sallyport.Refusal
 	if err != nil && !errors.As(err, &refusal) {
 		return sallyport.Refuse(sallyport.UpstreamProtocol, "the system behind this tool asked for input in a form that cannot be read", "")
+	}
+	if err == nil && x.Era == wire.Sessions {
+		return sallyport.Refuse(sallyport.EraMismatch, "the system behind this tool asks for something before it goes on, and the client did not answer",
+			"call again with a client that answers, or do without this tool")
 	}
 	return err
 }

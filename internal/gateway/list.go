@@ -139,6 +139,12 @@ func (g *Gateway) List(ctx context.Context, x *Exchange) Reply {
 	var wait sync.WaitGroup
 	for i, u := range upstreams {
 		wait.Go(func() {
+			defer func() {
+				if err := parts[i].err; err != nil && !errors.As(err, new(*sallyport.Refusal)) {
+					g.Log.Error("a list could not be made", "upstream", u.ID, "err", err)
+				}
+			}()
+			defer contain("list", &parts[i].err)
 			parts[i].items, parts[i].err = g.lists.items(ctx, g, x, who, u, x.Message.Method, kind, key)
 		})
 	}
@@ -367,8 +373,11 @@ func (c *listCache) forget(session string) {
 // is a call like any other, along the whole path.
 func (c *listCache) items(ctx context.Context, g *Gateway, x, who *Exchange, u *sallyport.StageUpstream, method string, kind sallyport.Kind, key string) ([][]byte, error) {
 	k := listKey{stage: who.Stage, upstream: u.ID, identity: u.Identity, method: method}
-	if x.Session != nil {
+	switch {
+	case x.Session != nil:
 		k.session, k.changed = x.Session.ID, x.Session.changed.Load()
+	case era(u) == wire.Sessions: // it may list for one session what it does not for another
+		k.session = who.owner()
 	}
 	now := g.Now()
 	c.mu.Lock()

@@ -32,6 +32,7 @@ type PlannedTool struct {
 	Binding      sallyport.Binding
 	Stage        *sallyport.StageUpstream
 	Input        *schema.Schema
+	Output       *schema.Schema // of an HTTP API's operation that has one; nil otherwise
 	ParamHeaders []wire.ParamHeader
 	// Advertised is the pinned definition's bytes, under the advertised name.
 	Advertised []byte
@@ -74,6 +75,11 @@ func NewPlan(r *sallyport.Release, c *sallyport.StageConfig) (*Plan, error) {
 		}
 		if t.ParamHeaders, err = wire.ParamHeaders(input); err != nil {
 			return nil, fmt.Errorf("tool %s: inputSchema: %w", t.Name, err)
+		}
+		if output, ok, err := wire.Field(t.Definition, "outputSchema"); err == nil && ok && t.Stage != nil && !t.Stage.Transport.OpenAPI.None() {
+			if t.Output, err = schema.Compile(output); err != nil {
+				return nil, fmt.Errorf("tool %s: outputSchema: %w", t.Name, err)
+			}
 		}
 		if t.Name != t.UpstreamName {
 			if t.Advertised, err = renamed(t.Definition, t.Name); err != nil {

@@ -90,7 +90,7 @@ func (g *Gateway) conclude(ctx context.Context, x *Exchange, reply *Reply) error
 	if x.Run != nil && x.After != (sallyport.Labels{}) {
 		x.Run.learn(x.After)
 	}
-	return nil
+	return g.concludeRounds(ctx, x, reply)
 }
 
 // outcome is how the call ended as the upstream tells it.

@@ -54,6 +54,11 @@ func (g *Gateway) resolveRun(ctx context.Context, x *Exchange) error {
 	x.Stage = x.Run.Stage
 	x.Principal.Release, x.Principal.Person = x.Run.Release, x.Run.Envelope.Person
 	x.Target.Stage, x.Target.Release, x.Target.Run = x.Stage, x.Run.Release, x.Run.ID
+	if state.Pointers[Pointer{x.Run.Agent, x.Stage}] != x.Run.Release {
+		// Whoever moves the pointer, forward or back, means the runs that are open too.
+		return sallyport.Refuse(sallyport.NoRelease, "the release of this run has been replaced by another",
+			"finish with what you have; the host opens a new run")
+	}
 	x.Plan, err = g.Plans.Plan(ctx, x.Run.Release, x.Stage, state.Configs[x.Stage])
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"sallyport"
 	"sallyport/internal/wire"
@@ -169,4 +170,40 @@ func TestAgentIsNotToldOfTheConfiguration(t *testing.T) {
 	if got := w.outcomes[0].Record.Refusal; got == nil || got.Code != sallyport.BadConfig {
 		t.Errorf("recorded %v", got)
 	}
+}
+
+// TestIntentsAgeByTheMonotonicClock, so that an intent does not become young again
+// when the clock is set back.
+func TestIntentsAgeByTheMonotonicClock(t *testing.T) {
+	w := newWide(t, permitAll, nil, "crm") // its clock is time.Now
+	x := w.request(sallyport.KindTool, wire.MethodToolsCall, `{"name":"write","arguments":{"id":"1"}}`, nil)
+	succeeded(t, w.Call(context.Background(), x))
+	if !strings.Contains(x.DispatchBy.String(), " m=") { // as time.Time.String has it
+		t.Errorf("dispatch by %v is a time of the wall clock alone", x.DispatchBy)
+	}
+}
+
+// broken panics when it is told of a call.
+type broken struct{}
+
+func (broken) Ended(*Exchange, Reply, time.Duration) { panic("out of order") }
+
+// TestPanicsBesideTheCaller: nobody recovers a goroutine of the gateway's own but
+// the gateway; a fault in one costs an answer, not the program.
+func TestPanicsBesideTheCaller(t *testing.T) {
+	w := newWide(t, permitAll, nil, "crm", "mail")
+	w.on("crm", resources(w, "file:///a"))
+	w.Observer = broken{}
+	_, missing, _ := w.listed(w.request(sallyport.KindResource, wire.MethodResourcesList, `{}`, nil))
+	if len(missing) != 2 {
+		t.Errorf("missing: %v", missing)
+	}
+	w.Observer = nil
+	s := &Session{ID: "s", Key: "key_1", Ask: func(context.Context, []byte) ([]byte, error) { panic("out of order") }}
+	w.on("crm", asking(w, question(wire.MethodElicitationCreate), func(answer []byte, err error) {
+		if err == nil || !strings.Contains(err.Error(), "panic") {
+			t.Errorf("answered %s, %v", answer, err)
+		}
+	}))
+	succeeded(t, w.Call(context.Background(), w.request(sallyport.KindTool, wire.MethodToolsCall, `{"name":"look","arguments":{"id":"1"}}`, s)))
 }

@@ -65,3 +65,23 @@ func TestRoute(t *testing.T) {
 	succeeded(t, read(w, "docs://start"))
 	refused(t, read(w, "wiki://start"), sallyport.UpstreamUnavailable)
 }
+
+// TestReplacedRelease: when people move the stage pointer, forward or back, the
+// runs that are open with another release make no more calls.
+func TestReplacedRelease(t *testing.T) {
+	r := newRig(t, sallyport.Production, permitAll)
+	if reply := r.call("look"); reply.Refusal != nil {
+		t.Fatal(reply.Refusal)
+	}
+	state := r.decided(2)
+	state.Pointers = map[Pointer]sallyport.ReleaseID{{"support", sallyport.Production}: "sha256:another"}
+	r.SetState(state)
+	refused(t, r.call("look"), sallyport.NoRelease)
+	state = r.decided(3)
+	state.Pointers = nil
+	r.SetState(state)
+	refused(t, r.call("write"), sallyport.NoRelease)
+	if n := len(r.events); r.events[n-1] != "outcome" || r.intents != nil && len(r.intents) > 0 {
+		t.Errorf("%v", r.events)
+	}
+}

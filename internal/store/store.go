@@ -1,9 +1,10 @@
 // Package store keeps records, runs and what people have decided in SQLite.
 //
 // One goroutine writes, through one connection, in transactions that hold
-// whatever was waiting (group commit): see [Store.write]. Records, their tree
-// hashes, what a run has come to know and what people changed commit together.
-// Everything else reads, through connections of its own.
+// whatever was waiting (group commit): see [Store.write]. Records and what people
+// changed commit together. What follows from records - tree hashes, open intents,
+// what calls add to runs - is written down behind them, or made again from them:
+// see late.go. Everything else reads, through connections of its own.
 package store
 
 import (
@@ -107,6 +108,11 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		return nil, errors.Join(fmt.Errorf("store %s: %w", c.Path, withRemedy(err)), s.closeDatabases())
 	}
 	go s.write()
+	// What the last start left unwritten is written down before anybody reads it: a
+	// run whose calls go on must not know less than it did.
+	if err := s.do(&op{down: true}); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
 	return s, nil
 }
 

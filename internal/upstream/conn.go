@@ -92,6 +92,7 @@ type conn struct {
 	keep     time.Duration // how long it may be idle; zero for the pool's
 	// unfinished: the last message of the body has been read, but not its end.
 	unfinished bool
+	bodiless   bool   // the response to what was sent has no content, whatever its head says (HEAD)
 	interrupt  func() // stored once, so that watching a context does not allocate it
 	peek       func(fd uintptr)
 	readable   bool // what peek found
@@ -360,6 +361,7 @@ type head struct {
 	coded     bool // the content has a coding (RFC 9110, section 8.4)
 	keepAlive time.Duration
 	session   []byte // Mcp-Session-Id
+	content   []byte // Content-Type, as it was sent
 	// retryAfter is in seconds; zero if absent or a date.
 	retryAfter int
 }
@@ -374,7 +376,7 @@ const (
 )
 
 // receive reads the head of the final response to the request that was sent and
-// makes c.body its content. noBody is for requests whose response has none.
+// makes c.body its content.
 func (c *conn) receive() error {
 	c.body = body{}
 	budget := maxHeader
@@ -387,7 +389,7 @@ func (c *conn) receive() error {
 			return protocolError("the server switched protocols unasked")
 		case s < 200:
 			continue
-		case s == 204 || s == 304:
+		case s == 204 || s == 304 || c.bodiless:
 			c.body = body{in: c.in, ended: true}
 		case c.head.chunked:
 			c.body = body{in: c.in, chunked: true}
@@ -405,7 +407,7 @@ func (c *conn) receive() error {
 // read reads one head (RFC 9112, sections 4 and 5), strictly: lines end in CRLF,
 // names are tokens, nothing is folded, lengths are decimal and said once.
 func (h *head) read(in *bufio.Reader, budget *int) error {
-	*h = head{length: -1, session: h.session[:0]}
+	*h = head{length: -1, session: h.session[:0], content: h.content[:0]}
 	line, err := readLine(in, budget)
 	if err != nil {
 		return err
@@ -440,6 +442,7 @@ func (h *head) read(in *bufio.Reader, budget *int) error {
 		}
 		switch {
 		case fold(name, "content-type"):
+			h.content = append(h.content[:0], value...)
 			essence, _, _ := bytes.Cut(value, []byte(";"))
 			essence = trim(essence)
 			switch {

@@ -10,6 +10,13 @@ import (
 // Trust makes the stage trust the certificates for its https upstreams.
 func Trust(s *Stage, roots *x509.CertPool) { s.roots = roots }
 
+// Patience sets how long sessions of clients without are kept, and how long an
+// upstream's question waits for its client.
+func Patience(s *Stage, idle, hold time.Duration) { s.bridgeIdle, s.holdFor = idle, hold }
+
+// MaxBridged is how many of those sessions one owner has.
+const MaxBridged = maxBridged
+
 // Answered is a response as the HTTP/1.1 client of this package reads it.
 type Answered struct {
 	Status int

@@ -46,6 +46,8 @@ type httpLink struct {
 	pool *pool
 	// post, get and delete begin the head of a request, up to what differs.
 	post, get, delete []byte
+	host, agent       string  // fields of every head
+	broker            *broker // nil without an authorization server
 	secrets           atomic.Pointer[secretFields]
 	resolving         sync.Mutex
 	reading           *reading // under way; nil if none is
@@ -61,6 +63,7 @@ type httpLink struct {
 type secretFields struct {
 	fields []byte
 	until  time.Time
+	token  string // the broker's
 }
 
 // set by this package, or the business of a connection: no transport may name
@@ -72,21 +75,8 @@ var ownFields = []string{
 }
 
 func newHTTPLink(u *upstream, at *url.URL) (*httpLink, error) {
-	var config *tls.Config
-	port := at.Port()
-	switch at.Scheme {
-	case "http":
-		if port == "" {
-			port = "80"
-		}
-	case "https":
-		// HTTP/1.1 alone: its requests have a first byte that can be held back,
-		// and nothing beneath repeats them.
-		config = &tls.Config{ServerName: at.Hostname(), NextProtos: []string{"http/1.1"}, RootCAs: u.stage.roots}
-		if port == "" {
-			port = "443"
-		}
-	default:
+	address, config, ok := u.stage.dialed(at)
+	if !ok {
 		return nil, u.misconfigured("its url is neither http nor https")
 	}
 	target := at.RequestURI()
@@ -110,27 +100,57 @@ func newHTTPLink(u *upstream, at *url.URL) (*httpLink, error) {
 			return nil, u.misconfigured(fmt.Sprintf("header %s is there twice", name))
 		case slices.Contains(ownFields, l), strings.HasPrefix(l, "mcp-"):
 			return nil, u.misconfigured(fmt.Sprintf("header %s is not for configuration to set", name))
-		case l == "authorization" && u.transport.Credential != "":
+		case l == "authorization" && (u.transport.Credential != "" || !u.transport.OAuth.None()):
 			return nil, u.misconfigured("it has both a credential and an authorization header")
 		}
 		lower[l] = true
 	}
 	h := &httpLink{
 		upstream: u, sessions: map[string]*session{},
-		pool: newPool(net.JoinHostPort(at.Hostname(), port), config),
+		pool: newPool(address, config),
 	}
-	agent := ""
+	h.host = at.Host
 	if c := u.stage.config.Client; c.Name != "" && isToken(c.Name) && isToken(c.Version) {
-		agent = "User-Agent: " + c.Name + "/" + c.Version + "\r\n"
+		h.agent = "User-Agent: " + c.Name + "/" + c.Version + "\r\n"
 	}
-	head := func(method, accept string) []byte {
-		return []byte(method + " " + target + " HTTP/1.1\r\nHost: " + at.Host + "\r\n" + agent +
-			"Accept: " + accept + "\r\nAccept-Encoding: identity\r\n")
+	h.post = append(h.begin("POST", target, "application/json, text/event-stream"), "Content-Type: application/json\r\n"...)
+	h.get = h.begin("GET", target, "text/event-stream")
+	h.delete = h.begin("DELETE", target, "*/*")
+	if !u.transport.OAuth.None() {
+		var err error
+		if h.broker, err = newBroker(u); err != nil {
+			return nil, err
+		}
 	}
-	h.post = append(head("POST", "application/json, text/event-stream"), "Content-Type: application/json\r\n"...)
-	h.get = head("GET", "text/event-stream")
-	h.delete = head("DELETE", "*/*")
 	return h, nil
+}
+
+// dialed is the address a url stands for, and how TLS is spoken with it: not at
+// all if that is nil.
+func (s *Stage) dialed(at *url.URL) (address string, config *tls.Config, ok bool) {
+	port := at.Port()
+	switch at.Scheme {
+	case "http":
+		if port == "" {
+			port = "80"
+		}
+	case "https":
+		// HTTP/1.1 alone: its requests have a first byte that can be held back,
+		// and nothing beneath repeats them.
+		config = &tls.Config{ServerName: at.Hostname(), NextProtos: []string{"http/1.1"}, RootCAs: s.roots}
+		if port == "" {
+			port = "443"
+		}
+	default:
+		return "", nil, false
+	}
+	return net.JoinHostPort(at.Hostname(), port), config, true
+}
+
+// begin begins the head of a request.
+func (h *httpLink) begin(method, target, accept string) []byte {
+	return []byte(method + " " + target + " HTTP/1.1\r\nHost: " + h.host + "\r\n" + h.agent +
+		"Accept: " + accept + "\r\nAccept-Encoding: identity\r\n")
 }
 
 // visible reports whether s is visible ASCII.
@@ -251,7 +271,26 @@ func (h *httpLink) readAuthority() (*secretFields, error) {
 			return nil, err
 		}
 	}
+	if h.broker != nil {
+		token, until, err := h.broker.token()
+		if err != nil {
+			return nil, err
+		}
+		if until.Before(s.until) {
+			s.until = until
+		}
+		if s.token = token; add("Authorization", "Bearer "+token) != nil {
+			return nil, h.misconfigured("its token cannot be sent")
+		}
+	}
 	return s, nil
+}
+
+// unaccepted forgets secrets that the upstream did not accept.
+func (h *httpLink) unaccepted(s *secretFields) {
+	if h.secrets.CompareAndSwap(s, nil) && h.broker != nil {
+		h.broker.reject(s.token)
+	}
 }
 
 // message is one POST.
@@ -263,6 +302,10 @@ type message struct {
 	params  http.Header // Mcp-Param-*
 	before  func() error
 	after   func()
+	// start begins the head of a request that is no message of MCP; nil: it is a POST
+	// of one. Without a body it says nothing of its length.
+	start    []byte
+	bodiless bool // its response has no content (HEAD)
 }
 
 // exchange is a request that has been sent and whose response's head has been
@@ -304,11 +347,18 @@ func (h *httpLink) send(ctx context.Context, m *message) (exchange, error) {
 		if err != nil {
 			return exchange{}, &connectError{err}
 		}
-		c.out = append(append(c.out[:0], h.post...), secrets.fields...)
+		start := h.post
+		if m.start != nil {
+			start = m.start
+		}
+		c.bodiless = m.bodiless
+		c.out = append(append(c.out[:0], start...), secrets.fields...)
 		c.out = h.appendFields(c, m)
-		c.out = append(c.out, "Content-Length: "...)
-		c.out = strconv.AppendInt(c.out, int64(len(m.body)), 10)
-		c.out = append(c.out, "\r\n\r\n"...)
+		if m.start == nil || m.body != nil {
+			c.out = append(c.out, "Content-Length: "...)
+			c.out = append(strconv.AppendInt(c.out, int64(len(m.body)), 10), "\r\n"...)
+		}
+		c.out = append(c.out, "\r\n"...)
 
 		x := exchange{conn: c, release: c.watch(ctx), secrets: secrets}
 		if m.before != nil {
@@ -483,7 +533,7 @@ func (h *httpLink) receive(ctx context.Context, x *exchange, s *session, r *gate
 	}
 
 	if status == 401 || status == 403 {
-		h.secrets.CompareAndSwap(x.secrets, nil)
+		h.unaccepted(x.secrets)
 	}
 	retry, isJSON := x.head.retryAfter, x.head.media == mediaJSON
 	raw, err := x.body.readAll(min(limit, maxErrorBody))
@@ -930,7 +980,7 @@ func (h *httpLink) stream(s *session, last string) (string, time.Duration, bool)
 		h.lose(s)
 		return "", 0, false
 	case c.head.status == 401 || c.head.status == 403:
-		h.secrets.CompareAndSwap(c.secrets, nil)
+		h.unaccepted(c.secrets)
 		return last, 0, true
 	case c.head.status == 429 || c.head.status >= 500:
 		return last, 0, true

@@ -813,12 +813,15 @@ func TestHTTPS(t *testing.T) {
 func TestEraAndWall(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, echo)
-	b := backend(t, newStage(t, sallyport.Production), at(s))
-	_, err := b.Do(within(t), sessions(t, clientSession("s"), "1", "echo", `{}`))
+	r := sessions(t, clientSession("s"), "1", "echo", `{}`)
+	r.Message = scan(t, `{"jsonrpc":"2.0","id":1,"method":"resources/subscribe","params":{"uri":"a:b"}}`)
+	_, err := backend(t, newStage(t, sallyport.Production), at(s)).Do(within(t), r)
 	if r := refused(t, err, sallyport.EraMismatch, false); r.Hint == "" {
 		t.Error("no hint")
 	}
-	_, err = backend(t, newStage(t, sallyport.Production), atSessions(s)).Do(within(t), stateless(t, "1", "echo", `{}`))
+	r = stateless(t, "1", "echo", `{}`)
+	r.Owner, r.Message = "me", scan(t, `{"jsonrpc":"2.0","id":1,"method":"tasks/get","params":{}}`)
+	_, err = backend(t, newStage(t, sallyport.Production), atSessions(s)).Do(within(t), r)
 	refused(t, err, sallyport.EraMismatch, false)
 
 	for _, stage := range []sallyport.Stage{sallyport.Sandbox, 77} {

@@ -44,12 +44,52 @@ func (s *Stage) Probe(ctx context.Context, u *sallyport.StageUpstream) (Probed, 
 	if err := s.wall(u); err != nil {
 		return Probed{}, err
 	}
+	if !u.Transport.OpenAPI.None() {
+		return s.reach(ctx, u)
+	}
 	p, err := s.probe(ctx, u, wire.Stateless, wire.Version20260728)
 	var other *otherEraError
 	if errors.As(err, &other) {
 		p, err = s.probe(ctx, u, wire.Sessions, wire.Version20251125)
 	}
 	return p, err
+}
+
+// reach finds out whether an HTTP API can be reached and opened. What it offers
+// its document says.
+func (s *Stage) reach(ctx context.Context, u *sallyport.StageUpstream) (p Probed, err error) {
+	err = s.apart(u, 0, "", func(up *upstream) (err error) {
+		if api, ok := up.link.(*openapiLink); ok {
+			p.Latency, err = api.reach(ctx)
+		}
+		if err != nil {
+			err = up.refusal(ctx, err)
+		}
+		return err
+	})
+	return p, err
+}
+
+// apart lends an upstream of its own to do, and closes all of it afterwards.
+func (s *Stage) apart(u *sallyport.StageUpstream, era wire.Era, version string, do func(*upstream) error) error {
+	up, err := s.newUpstream(u, era, version)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return shuttingDown()
+	}
+	s.probes[up] = struct{}{}
+	s.mu.Unlock()
+	defer func() {
+		up.end()
+		s.mu.Lock()
+		delete(s.probes, up)
+		s.mu.Unlock()
+	}()
+	return do(up)
 }
 
 // otherEraError says that an upstream does not speak the stateless era.
@@ -60,34 +100,20 @@ func (e *otherEraError) Error() string { return e.err.Error() }
 func (s *Stage) probe(ctx context.Context, u *sallyport.StageUpstream, era wire.Era, version string) (Probed, error) {
 	own := *u
 	own.MaxResult = maxToolBytes
-	up, err := s.newUpstream(&own, era, version)
-	if err != nil {
-		return Probed{}, err
-	}
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		return Probed{}, shuttingDown()
-	}
-	s.probes[up] = struct{}{}
-	s.mu.Unlock()
-	defer func() {
-		up.end()
-		s.mu.Lock()
-		delete(s.probes, up)
-		s.mu.Unlock()
-	}()
-
-	p := prober{up: up, found: Probed{Era: era, Version: version}}
-	if era == wire.Sessions {
-		p.session = &gateway.Session{ID: "probe"}
-		err = p.greet(ctx)
-	} else {
-		err = p.discover(ctx)
-	}
-	if err == nil {
-		err = p.list(ctx)
-	}
+	p := prober{found: Probed{Era: era, Version: version}}
+	err := s.apart(&own, era, version, func(up *upstream) (err error) {
+		p.up = up
+		if era == wire.Sessions {
+			p.session = &gateway.Session{ID: "probe"}
+			err = p.greet(ctx)
+		} else {
+			err = p.discover(ctx)
+		}
+		if err == nil {
+			err = p.list(ctx)
+		}
+		return err
+	})
 	if err != nil {
 		return Probed{}, err
 	}

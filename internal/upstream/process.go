@@ -89,7 +89,7 @@ type process struct {
 // startProcess starts the command of a transport with exactly the environment
 // given. Its standard error goes line by line to stderr.
 func startProcess(s *starter, t *sallyport.Transport, env map[string]string, stderr func([]byte)) (*process, error) {
-	path, err := lookPath(t.Command[0], env)
+	path, err := lookPath(t.Command[0], t.Dir, env)
 	if err != nil {
 		return nil, err
 	}
@@ -181,11 +181,22 @@ func (p *process) signal(send func(*exec.Cmd)) {
 	}
 }
 
-// lookPath finds a program as a shell would: by the PATH it will run with, or
-// by that of this program if it is given none.
-func lookPath(name string, env map[string]string) (string, error) {
+// lookPath finds a program as a shell in dir would: one with a separator in its
+// name from there, any other by the PATH it will run with, or by that of this
+// program if it is given none.
+func lookPath(name, dir string, env map[string]string) (string, error) {
+	if strings.ContainsRune(name, filepath.Separator) {
+		if !filepath.IsAbs(name) {
+			name = filepath.Join(dir, name)
+		}
+		path, err := filepath.Abs(name)
+		if err != nil {
+			return "", err
+		}
+		return exec.LookPath(path)
+	}
 	path, given := env["PATH"]
-	if !given || strings.ContainsRune(name, filepath.Separator) {
+	if !given {
 		return exec.LookPath(name)
 	}
 	for _, dir := range filepath.SplitList(path) {

@@ -8,6 +8,7 @@
 package upstream
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -69,6 +70,8 @@ type Stage struct {
 	ctx  context.Context
 	quit context.CancelFunc
 	cut  chan struct{} // closed when Close may not take any longer
+	// bridgeIdle and holdFor are the constants, but in tests.
+	bridgeIdle, holdFor time.Duration
 
 	mu        sync.RWMutex
 	upstreams map[sallyport.UpstreamID][]*upstream // the one in use is the last
@@ -87,6 +90,8 @@ func NewStage(c Config) *Stage {
 		upstreams: map[sallyport.UpstreamID][]*upstream{},
 		probes:    map[*upstream]struct{}{},
 		cut:       make(chan struct{}),
+
+		bridgeIdle: bridgeIdle, holdFor: holdFor,
 	}
 	s.ctx, s.quit = context.WithCancel(context.Background())
 	return s
@@ -122,7 +127,7 @@ func (s *Stage) Backend(u *sallyport.StageUpstream) (gateway.Backend, error) {
 	}
 	version := u.Transport.Era
 	era, ok := wire.EraOf(version)
-	if !ok {
+	if !ok && u.Transport.OpenAPI.None() {
 		return nil, sallyport.Refuse(sallyport.BadConfig,
 			fmt.Sprintf("upstream %s: %q is not a protocol version that is spoken", u.ID, version),
 			"pin it with sallyport upstream pin, which finds out")
@@ -162,6 +167,7 @@ func (s *Stage) wall(u *sallyport.StageUpstream) error {
 func (u *upstream) sameAs(c *sallyport.StageUpstream) bool {
 	a, b := &u.transport, &c.Transport
 	return u.maxResult == c.MaxResult && a.URL == b.URL && a.Era == b.Era && a.Credential == b.Credential && a.Dir == b.Dir &&
+		a.OpenAPI.Document == b.OpenAPI.Document && bytes.Equal(a.OpenAPI.Plan, b.OpenAPI.Plan) && a.OAuth == b.OAuth &&
 		slices.Equal(a.Command, b.Command) && maps.Equal(a.Env, b.Env) && maps.Equal(a.Headers, b.Headers)
 }
 
@@ -273,6 +279,7 @@ type upstream struct {
 	version   string // of the protocol, as configured
 	maxResult int    // as configured
 	link      link
+	bridge    *bridge // of the sessions era alone
 	log       *slog.Logger
 
 	calls   atomic.Int64 // in flight
@@ -305,12 +312,15 @@ func (s *Stage) newUpstream(u *sallyport.StageUpstream, era wire.Era, version st
 		log:  s.config.Log.With("stage", s.config.Stage.String(), "upstream", string(u.ID)),
 		idle: make(chan struct{}, 1),
 	}
+	if era == wire.Sessions {
+		b.bridge = newBridge()
+	}
 	b.transport.Command = slices.Clone(u.Transport.Command)
 	b.transport.Env = maps.Clone(u.Transport.Env)
 	b.transport.Headers = maps.Clone(u.Transport.Headers)
 	if len(b.transport.Command) > 0 {
-		if b.transport.URL != "" {
-			return nil, b.misconfigured("it has both a command and a url")
+		if b.transport.URL != "" || !b.transport.OpenAPI.None() || !b.transport.OAuth.None() {
+			return nil, b.misconfigured("it has both a command and what goes with a url")
 		}
 		b.link = newStdioLink(b)
 		return b, nil
@@ -319,7 +329,11 @@ func (s *Stage) newUpstream(u *sallyport.StageUpstream, era wire.Era, version st
 	if err != nil {
 		return nil, b.misconfigured("its url is not one")
 	}
-	b.link, err = newHTTPLink(b, at)
+	if !b.transport.OpenAPI.None() {
+		b.link, err = newOpenAPILink(b, at)
+	} else {
+		b.link, err = newHTTPLink(b, at)
+	}
 	return b, err
 }
 
@@ -329,20 +343,16 @@ func (u *upstream) misconfigured(why string) error {
 
 // Do implements [gateway.Backend].
 func (u *upstream) Do(ctx context.Context, r *gateway.Request) (*gateway.Response, error) {
-	// The place of the bridge between the eras: until it is there, a client is
-	// served by upstreams of its own era alone.
-	if r.Era != u.era {
-		return nil, sallyport.Refuse(sallyport.EraMismatch,
-			fmt.Sprintf("the system behind this tool speaks MCP %s and the client does not", u.version),
-			"connect with a client that speaks MCP "+u.version)
-	}
-	if u.era == wire.Sessions && r.Session == nil {
+	if r.Era == wire.Sessions && r.Session == nil && u.transport.OpenAPI.None() {
 		return nil, sallyport.Refuse(sallyport.Internal500, "a request of the sessions era without a session", "")
 	}
 	if err := u.enter(); err != nil {
 		return nil, err
 	}
 	defer u.leave()
+	if r.Era != u.era && u.transport.OpenAPI.None() {
+		return u.cross(ctx, r)
+	}
 	res, err := u.link.do(ctx, r)
 	if err != nil {
 		return nil, u.refusal(ctx, err)
@@ -375,6 +385,9 @@ func (u *upstream) leave() {
 
 func (u *upstream) end() {
 	u.ended.Store(true)
+	if u.bridge != nil {
+		u.bridge.stop()
+	}
 	u.link.end()
 	for u.calls.Load() > 0 {
 		<-u.idle

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -402,6 +403,28 @@ func TestStdioProgramThatIsNotThere(t *testing.T) {
 	r := refused(t, err, sallyport.UpstreamUnavailable, false)
 	if strings.Contains(r.Error(), "no-such-program") {
 		t.Errorf("the refusal says %q", r)
+	}
+}
+
+// TestStdioProgramOfTheProject: a program that is named by a relative path lies
+// in the folder the command runs in, wherever this program was started.
+func TestStdioProgramOfTheProject(t *testing.T) {
+	t.Parallel()
+	project := t.TempDir()
+	if err := os.Mkdir(filepath.Join(project, "bin"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	transport := program(t, wire.Version20260728)
+	if err := os.Symlink(transport.Command[0], filepath.Join(project, "bin", "server")); err != nil {
+		t.Fatal(err)
+	}
+	for dir, command := range map[string]string{"": "bin/server", "bin": "./server"} {
+		transport.Dir, transport.Command = dir, []string{command}
+		b := backend(t, newStageWith(t, upstream.Config{Dir: project}), transport)
+		got := structured[environ](t, do(t, b, stateless(t, "1", "environ", `{}`)))
+		if want := filepath.Join(project, dir); got.Dir != want {
+			t.Errorf("%s runs in %s, want %s", command, got.Dir, want)
+		}
 	}
 }
 

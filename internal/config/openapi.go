@@ -1,0 +1,147 @@
+package config
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"sallyport"
+	"sallyport/internal/canonical"
+	"sallyport/internal/openapi"
+	"sallyport/internal/schema"
+)
+
+// API is what the document of an HTTP API describes, as far as it is served.
+type API struct {
+	Path      string // of the document, in the project directory
+	Version   string // "OpenAPI 3.1.0"
+	Server    sallyport.PinnedServer
+	Tools     []json.RawMessage // definitions, in the document's order
+	Transport sallyport.OpenAPI
+}
+
+// readAPI reads the document of an HTTP API.
+func (l *loader) readAPI(d *document, u *upstream, f *upstreamFile) {
+	if !d.has("openapi") {
+		return
+	}
+	at := d.value("openapi")
+	if !fs.ValidPath(f.OpenAPI) || f.OpenAPI == "." || strings.HasPrefix(f.OpenAPI, "upstreams/") && strings.HasSuffix(f.OpenAPI, ".yaml") {
+		d.problem(at, "put the document into the project directory, as openapi/"+string(u.id)+".yaml", "%s cannot be the path of a document", quote(f.OpenAPI))
+		return
+	}
+	text, exists := l.text(f.OpenAPI, openapi.MaxDocument)
+	if !exists {
+		d.problem(at, "the path is relative to the project directory", "there is no file %s", quote(f.OpenAPI))
+	}
+	if text == nil {
+		return
+	}
+	var supplied []string
+	for _, stage := range f.Stages {
+		supplied = slices.AppendSeq(supplied, maps.Keys(stage.Headers))
+	}
+	api, err := openapi.Read(text, supplied...)
+	if err != nil {
+		p := Problem{Path: f.OpenAPI, Message: err.Error(), Hint: "correct the document"}
+		var e *openapi.Error
+		if errors.As(err, &e) {
+			p.Line, p.Message = e.Line, e.Message
+		}
+		l.add(p)
+		return
+	}
+	for _, left := range api.LeftOut {
+		l.notes = append(l.notes, Problem{Path: f.OpenAPI, Line: left.Line, Message: left.Message})
+	}
+	// What the rest of Sallyport cannot read is no tool.
+	api.Operations = slices.DeleteFunc(api.Operations, func(o openapi.Operation) bool {
+		for _, part := range []string{"inputSchema", "outputSchema"} {
+			raw := member(o.Definition, part)
+			if raw == nil {
+				continue
+			}
+			if _, err := schema.Compile(raw); err != nil {
+				l.notes = append(l.notes, Problem{Path: f.OpenAPI, Message: o.Method + " " + o.Path + " is left out: its " + part + ": " +
+					strings.TrimPrefix(err.Error(), "schema: ")})
+				return true
+			}
+		}
+		return false
+	})
+	if len(api.Operations) == 0 {
+		d.problem(at, "", "the document %s describes no operation that can be served", quote(f.OpenAPI))
+		return
+	}
+	a := &API{
+		Path: f.OpenAPI, Version: "OpenAPI " + api.Spec,
+		Server: sallyport.PinnedServer{
+			ProtocolVersion: "OpenAPI " + api.Spec, Capabilities: json.RawMessage(`{"tools":{}}`), ServerInfo: api.Server().Info(),
+		},
+		Transport: sallyport.OpenAPI{Document: sallyport.Digest(canonical.SumBytes(text)), Plan: api.Plan()},
+	}
+	for _, o := range api.Operations {
+		a.Tools = append(a.Tools, o.Definition)
+	}
+	u.api = a
+}
+
+// sameAPI checks that the document is the one that was pinned: each tool is still
+// what a person has looked at.
+func (l *loader) sameAPI(d *document, u *upstream) {
+	if u.api == nil || u.pins == nil || l.unpinned {
+		return
+	}
+	same := slices.EqualFunc(u.pins.Tools, u.api.Tools, func(a, b json.RawMessage) bool {
+		x, err := canonical.Sum(a)
+		y, err2 := canonical.Sum(b)
+		return err == nil && err2 == nil && x == y
+	})
+	if !same || string(u.pins.Server.ServerInfo) != string(u.api.Server.ServerInfo) {
+		d.problem(d.value("openapi"), "look at what has changed and pin it again: sallyport upstream pin "+string(u.id),
+			"%s describes other tools than those that are pinned (%s)", quote(u.api.Path), u.pinsPath)
+	}
+}
+
+// oauth reads how the bearer token of an upstream is had.
+func (l *loader) oauth(d *document, c claim, f *stageFile, at func(...string) []string) sallyport.OAuth {
+	o := f.OAuth
+	key := func(name string) []string { return at("oauth", name) }
+	if d.has(at("credential")...) {
+		d.problem(d.key(at("oauth")...), "keep one of them", "a bearer token is a credential or comes from an authorization server, not both")
+	}
+	out := sallyport.OAuth{
+		Grant: or(string(o.Grant), grantClient), Client: o.Client, Auth: or(string(o.Auth), "basic"),
+		Scope: o.Scope, Audience: o.Audience, Resource: o.Resource, SubjectType: o.SubjectType,
+	}
+	if where, ok := d.url(o.URL, f.Insecure, key("url")...); ok {
+		out.URL = o.URL
+		l.claim(d, c, "endpoint", where, d.value(key("url")...))
+	}
+	if d.has(key("secret")...) {
+		out.Secret, _ = l.reference(d, c, string(o.Secret), key("secret")...)
+	}
+	exchange := out.Grant == grantExchange
+	for _, name := range []string{"subject", "subject_type"} {
+		if d.has(key(name)...) && !exchange {
+			d.problem(d.key(key(name)...), "say grant: "+grantExchange+", or leave it out", "%s goes with the grant %s", name, grantExchange)
+		}
+	}
+	if exchange {
+		if !d.has(key("subject")...) {
+			d.problem(d.key(at("oauth")...), "add subject, a secret reference to the token that is exchanged", "the grant %s needs a subject", grantExchange)
+		} else {
+			out.Subject, _ = l.reference(d, c, string(o.Subject), key("subject")...)
+		}
+	}
+	for name, text := range map[string]string{"client": o.Client, "scope": o.Scope, "audience": o.Audience, "resource": o.Resource, "subject_type": o.SubjectType} {
+		if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f || r == utf8.RuneError }) {
+			d.problem(d.value(key(name)...), "", "%s holds a line break or another control character", name)
+		}
+	}
+	return out
+}
