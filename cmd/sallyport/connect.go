@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/netip"
 	"net/url"
 	"os"
 	"os/signal"
@@ -46,7 +47,7 @@ type connecting struct {
 
 func connectCommand() *cobra.Command {
 	var in connecting
-	c := &cobra.Command{
+	c := prints(&cobra.Command{
 		Use: "connect [CLIENT]", Short: "Print or write the configuration of an agent's client", Args: takes(0, 1), ValidArgs: clients.Names(),
 		Long: lines("Print what an MCP client has to have in its configuration to reach this server, or write",
 			"it there. Without a client, list those that are known and where their files are.",
@@ -69,7 +70,7 @@ func connectCommand() *cobra.Command {
 			in.client = clients.Find(args[0])
 			return in.run(c)
 		},
-	}
+	})
 	c.Flags().StringVar(&in.scope, "scope", "", "`whom` it is for: project or user (default: the client's usual one)")
 	c.Flags().StringVar(&in.file, "file", "", "`path` of the client's configuration (default: where the client looks)")
 	c.Flags().StringVar(&in.of.Name, "name", "sallyport", "`name` of the entry")
@@ -99,24 +100,36 @@ func machine(dir string) (clients.Machine, error) {
 	}, err
 }
 
+// clientFile is a client's configuration, and what belongs into it.
+type clientFile struct {
+	Client string        `json:"client"`
+	Scope  clients.Scope `json:"scope"`
+	File   string        `json:"file"`
+	Text   string        `json:"text,omitempty"`
+}
+
 func listClients(c *cobra.Command) error {
 	at, err := machine(dirOf(c))
 	if err != nil {
 		return err
 	}
-	p := newPaper(c.OutOrStdout())
-	t := columns("CLIENT", "SCOPE", "FILE")
+	var list []clientFile
 	for _, client := range clients.Known {
 		for _, scope := range client.Scopes {
 			path, err := client.Path(scope, at)
 			if err != nil {
 				return err
 			}
-			t.row(client.Name, string(scope), path)
+			list = append(list, clientFile{Client: client.Name, Scope: scope, File: path})
 		}
 	}
-	p.table(t)
-	return p.flush()
+	return show(c, list, func(p *paper) {
+		t := columns("CLIENT", "SCOPE", "FILE")
+		for _, f := range list {
+			t.row(f.Client, string(f.Scope), f.File)
+		}
+		p.table(t)
+	})
 }
 
 func (in *connecting) run(c *cobra.Command) error {
@@ -162,7 +175,8 @@ func (in *connecting) run(c *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	if _, err := c.OutOrStdout().Write(snippet); err != nil {
+	out := clientFile{in.client.Name, scope, in.file, string(snippet)}
+	if err := show(c, out, func(p *paper) { p.text(out.Text) }); err != nil {
 		return err
 	}
 	say(c, "this belongs into %s; with --write it is put there", in.file)
@@ -421,6 +435,12 @@ func bridgeCommand() *cobra.Command {
 			if err != nil || at.Host == "" || at.Scheme != "http" && at.Scheme != "https" || at.User != nil || at.RawQuery != "" {
 				return usageError{fmt.Errorf("--url %q: want an address such as http://127.0.0.1:8484/mcp", endpoint)}
 			}
+			if at.Scheme == "http" && !loopback(at.Hostname()) {
+				say(c, "sallyport bridge: plain http to another machine: the credential and all data can be read on the way")
+			}
+			if info, err := os.Stat(file); err == nil && info.Mode().Perm()&0o077 != 0 {
+				say(c, "sallyport bridge: others can read the credential: chmod 600 %s", file)
+			}
 			credential := credentialIn(file, variable)
 			if _, err := credential(); err != nil {
 				return &advised{err, "make one with: sallyport keys agent AGENT, or sallyport connect CLIENT --agent AGENT --new-key"}
@@ -441,6 +461,12 @@ func bridgeCommand() *cobra.Command {
 	c.Flags().StringVar(&file, "credential-file", "", "`path` of the file that holds the agent's credential")
 	c.Flags().StringVar(&variable, "credential-env", agentKeyVariable, "environment `variable` that holds it, if no file does")
 	return c
+}
+
+// loopback reports whether a host is this machine.
+func loopback(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.IsLoopback() || strings.EqualFold(host, "localhost")
 }
 
 // credentialIn reads a credential from a file, or from a variable.

@@ -36,7 +36,7 @@ func importCommand() *cobra.Command {
 		Example: examples("sallyport import .mcp.json --dir project --dry-run", "sallyport import ~/.cursor/mcp.json --dir project --agent helper",
 			"sallyport import ~/.codex/config.toml --yes --read files/list_directory --read files/read_text_file"),
 		RunE: func(c *cobra.Command, args []string) error {
-			o := app.ImportOptions{Dir: dirOf(c), Agent: sallyport.AgentID(agent), Owner: owner, Environ: os.LookupEnv}
+			o := app.ImportOptions{Dir: dirOf(c), Agent: sallyport.AgentID(agent), Owner: owner, Environ: os.LookupEnv, Own: serverOf(c) + "/mcp"}
 			if !sallyport.ValidName(agent) {
 				return usageError{fmt.Errorf("--agent %q: use a-z, 0-9 and '-', at most 64 of them", agent)}
 			}

@@ -4,6 +4,7 @@
 //	sallyport init --template support        write a project directory
 //	sallyport up                             serve the project in this directory
 //	sallyport login LINK                     sign in with the link that up printed
+//	sallyport connect CLIENT                 what an editor needs to reach it; import FILE, what it has
 //	sallyport diff, sallyport apply          register what the project directory says
 //	sallyport promote AGENT --to STAGE --reason WHY
 //	sallyport halt SCOPE [SUBJECT] --reason WHY
@@ -92,7 +93,7 @@ func newRoot() *cobra.Command {
 	add(groupRelease, diffCommand(), applyCommand(), promoteCommand(), keysCommand(), upstreamCommand(), policyCommand(), schemaCommand())
 	add(groupStop, haltCommand(), resumeCommand(), settleCommand())
 	add(groupLook, statusCommand(), runsCommand(), callsCommand(), releaseCommand())
-	add(groupProve, auditCommand())
+	add(groupProve, auditCommand(), storeCommand())
 	walk(root, func(c *cobra.Command) {
 		c.DisableFlagsInUseLine = true
 		c.SuggestionsMinimumDistance = 2

@@ -333,6 +333,17 @@ const mostLines = 2000
 // lineDiff is how one text becomes another: lines that begin with "-" go, those
 // with "+" come, and of what stays only what is near them.
 func lineDiff(old, next []string) []string {
+	const around = 2
+	// What is the same at both ends needs no comparing.
+	head, tail, most := 0, 0, min(len(old), len(next))
+	for head < most && old[head] == next[head] {
+		head++
+	}
+	for tail < most-head && old[len(old)-1-tail] == next[len(next)-1-tail] {
+		tail++
+	}
+	head, tail = max(0, head-around), max(0, tail-around)
+	old, next = old[head:len(old)-tail], next[head:len(next)-tail]
 	if len(old) > mostLines || len(next) > mostLines {
 		return []string{fmt.Sprintf("- %d lines", len(old)), fmt.Sprintf("+ %d lines", len(next))}
 	}
@@ -364,7 +375,6 @@ func lineDiff(old, next []string) []string {
 			j++
 		}
 	}
-	const around = 2
 	var near []string
 	for i, l := range all {
 		window := all[max(0, i-around):min(len(all), i+around+1)]

@@ -101,7 +101,7 @@ func TestDoor(t *testing.T) {
 
 		{"version nobody knows", modern("tools/list", "", "MCP-Protocol-Version", "1900-01-01"), 400, `"code":-32020`},
 		{"version nobody knows, in header and body", post(strings.ReplaceAll(`{"jsonrpc":"2.0","id":7,"method":"tools/list","params":{`+meta+`}}`, "2026-07-28", "2099-01-01"), "MCP-Protocol-Version", "2099-01-01"), 400,
-			`{"jsonrpc":"2.0","id":7,"error":{"code":-32022,"message":"unsupported protocol version","data":{"supported":["2026-07-28","2025-11-25"],"requested":"2099-01-01"}}}`},
+			`{"jsonrpc":"2.0","id":7,"error":{"code":-32022,"message":"unsupported protocol version","data":{"supported":["2026-07-28","2025-11-25","2025-06-18"],"requested":"2099-01-01"}}}`},
 		{"version nobody knows, of a session", post(ping, "MCP-Protocol-Version", "2024-11-05"), 400, `"code":-32022`},
 		{"header of one era, body of the other", modern("tools/list", "", "MCP-Protocol-Version", "2025-11-25"), 400, `"code":-32020`},
 		{"body of the new era without header", modern("tools/list", "", "MCP-Protocol-Version", ""), 400, `"code":-32020`},

@@ -189,10 +189,10 @@ func (p *post) decideEra() bool {
 }
 
 // supported are the versions in which the endpoint answers.
-const supported = `["` + wire.Version20260728 + `","` + wire.Version20251125 + `"]`
+const supported = `["` + wire.Version20260728 + `","` + wire.Version20251125 + `","` + wire.Version20250618 + `"]`
 
-// legacy reports whether a version has sessions. All of them are answered as
-// 2025-11-25 (basic/lifecycle, "Version Negotiation").
+// legacy reports whether a version has sessions. Requests of all of them are read
+// alike; which one a session is in was agreed on when it was opened.
 func legacy(version string) bool {
 	return version == wire.Version20251125 || version == wire.Version20250618 || version == "2025-03-26"
 }

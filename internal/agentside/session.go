@@ -103,11 +103,13 @@ func (p *post) finish() {
 	}
 }
 
-// initialize opens a session. Whatever version the client asks for it is
-// answered with 2025-11-25, as version negotiation has it; who cannot speak it
-// leaves.
+// initialize opens a session in the version the client asks for, if that is
+// 2025-11-25 or 2025-06-18. Any other is answered with 2025-11-25, as version
+// negotiation has it; who cannot speak it leaves. What the two say differently is
+// between client and upstream: capabilities decide it (an elicitation with a URL,
+// sampling with tools), and both sides are told the other's.
 func (p *post) initialize() {
-	params := p.m.Params.Of(p.m.Raw)
+	params, version := p.m.Params.Of(p.m.Raw), wire.Version20251125
 	s := &session{
 		over:  make(chan struct{}),
 		calls: map[string]context.CancelFunc{},
@@ -127,8 +129,11 @@ func (p *post) initialize() {
 			p.fail(http.StatusOK, wire.InvalidParams, "params."+want.name+" is missing or has the wrong type", nil)
 			return
 		}
-		if want.keep != nil {
+		switch {
+		case want.keep != nil:
 			*want.keep = bytes.Clone(value)
+		case string(value) == `"`+wire.Version20250618+`"`:
+			version = wire.Version20250618
 		}
 	}
 	d, err := p.h.Gateway.Describe(p.r.Context(), p.credential)
@@ -140,7 +145,7 @@ func (p *post) initialize() {
 	s.Key = d.Key
 	s.credential = sha256.Sum256([]byte(p.credential))
 	s.changes = changesIn(d.Capabilities)
-	s.Deliver = s.deliver
+	s.Deliver, s.LogLevel = s.deliver, func() string { return levels[s.level.Load()] }
 	if mayBeAsked(s.ClientCapabilities) {
 		s.Ask = s.ask
 	}
@@ -148,7 +153,7 @@ func (p *post) initialize() {
 		p.fail(http.StatusServiceUnavailable, codeRefused, refusal.Reason, append(p.appendRefusal([]byte(`{"refusal":`), refusal), '}'))
 		return
 	}
-	result := []byte(`{"protocolVersion":"` + wire.Version20251125 + `","capabilities":`)
+	result := []byte(`{"protocolVersion":"` + version + `","capabilities":`)
 	result = append(result, capabilities(d)...)
 	result = append(append(result, `,"serverInfo":`...), p.h.serverInfo...)
 	if d.Instructions != "" {

@@ -22,15 +22,19 @@ import (
 	"sallyport/internal/wire"
 )
 
-// TestInitialize: every version is answered with 2025-11-25, and no answer says
-// more than another.
+// TestInitialize: 2025-06-18 is spoken, every other version is answered with
+// 2025-11-25, and no answer says more than another.
 func TestInitialize(t *testing.T) {
 	f := newFake(t)
 	h := newHandler(t, f)
 	ids := map[string]bool{}
 	for _, version := range []string{"2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05", "2099-01-01"} {
 		r := do(h, post(strings.Replace(initializeBody, `"protocolVersion":"2025-11-25"`, `"protocolVersion":"`+version+`"`, 1)))
-		want := `{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"2025-11-25","capabilities":` + f.caps +
+		agreed := "2025-11-25"
+		if version == "2025-06-18" {
+			agreed = version
+		}
+		want := `{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"` + agreed + `","capabilities":` + f.caps +
 			`,"serverInfo":{"name":"sallyport","version":"1.2.3"},"instructions":"be \"kind\""}}`
 		if got := body(t, r); got != want || r.StatusCode != 200 {
 			t.Errorf("%s: status %d\ngot  %s\nwant %s", version, r.StatusCode, got, want)

@@ -69,7 +69,7 @@ func TestEveryMethod(t *testing.T) {
 	f := newFake(t)
 	h := newHandler(t, f)
 	for _, tt := range []struct{ method, params, want string }{
-		{"server/discover", "", `{"jsonrpc":"2.0","id":7,"result":{"supportedVersions":["2026-07-28","2025-11-25"],"capabilities":{"completions":{},"logging":{},"prompts":{"listChanged":true},"resources":{"listChanged":true},"tools":{"listChanged":true}},"instructions":"be \"kind\"","resultType":"complete","ttlMs":30000,"cacheScope":"private",` + serverInfo + `}}`},
+		{"server/discover", "", `{"jsonrpc":"2.0","id":7,"result":{"supportedVersions":["2026-07-28","2025-11-25","2025-06-18"],"capabilities":{"completions":{},"logging":{},"prompts":{"listChanged":true},"resources":{"listChanged":true},"tools":{"listChanged":true}},"instructions":"be \"kind\"","resultType":"complete","ttlMs":30000,"cacheScope":"private",` + serverInfo + `}}`},
 		{"tools/list", "", `{"jsonrpc":"2.0","id":7,"result":{"tools":[` + string(f.tools.Definitions[0]) + `,` + string(f.tools.Definitions[1]) + `],"resultType":"complete","ttlMs":30000,"cacheScope":"private",` + serverInfo + `}}`},
 		{"resources/list", "", `{"jsonrpc":"2.0","id":7,"result":{"resultType":"complete","ttlMs":30000,"cacheScope":"private",` + serverInfo + `,"resources":[]}}`},
 		{"resources/templates/list", "", `{"jsonrpc":"2.0","id":7,"result":{"resultType":"complete","ttlMs":30000,"cacheScope":"private",` + serverInfo + `,"resourceTemplates":[]}}`},

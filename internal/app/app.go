@@ -95,11 +95,11 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		return nil, err
 	}
 	a.halts = filepath.Join(filepath.Dir(a.path(project.Server.Keys)), "halts.json")
-	a.Store, err = store.Open(ctx, store.Config{
-		Path: a.path(project.Server.Store), Origin: a.Ring.Origin, Signer: a.Ring.Signer,
-		SealingKey: a.Ring.Sealing, PseudonymKey: a.Ring.Pseudonyms, Now: time.Now, Log: o.Log,
-	})
+	kept, err := storeConfig(o.Dir, &project.Server, a.Ring, o.Log)
 	if err != nil {
+		return nil, err
+	}
+	if a.Store, err = store.Open(ctx, kept); err != nil {
 		return nil, err
 	}
 	a.onStop(a.Store.Close)
@@ -138,11 +138,11 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		Book: a.Store, Past: a.Store, People: a.Store, Live: live{a}, Spare: spare{a.halts}, Now: time.Now, Log: o.Log,
 	})
 	// Halts that the store has not taken work before the first call.
-	kept, err := spare{a.halts}.Kept()
+	spared, err := spare{a.halts}.Kept()
 	if err != nil {
 		return nil, err
 	}
-	for _, h := range kept {
+	for _, h := range spared {
 		a.Gateway.Halt(ctx, h)
 	}
 	if err := a.Refresh(ctx); err != nil {
@@ -400,6 +400,9 @@ func (a *App) proveEnforcement() {
 }
 
 func (a *App) ready() *sallyport.Refusal {
+	if refusal := a.Store.Ready(); refusal != nil {
+		return refusal
+	}
 	a.canary.Lock()
 	defer a.canary.Unlock()
 	return a.unready
@@ -624,14 +627,17 @@ func OpenLog(ctx context.Context, dir string, log *slog.Logger) (*store.Store, *
 		return nil, nil, problems
 	}
 	a := &App{Options: Options{Dir: dir}}
-	if _, err := os.Stat(a.path(server.Store)); err != nil {
+	if _, err := os.Stat(a.path(server.Store)); err != nil && server.Postgres == "" {
 		return nil, nil, sallyport.Refuse(sallyport.NotFound, "there is no store at "+a.path(server.Store), "name the project directory with --dir, or start it once: sallyport up")
 	}
 	ring, err := auth.OpenRing(a.path(server.Keys))
 	if err != nil {
 		return nil, nil, err
 	}
-	s, err := store.OpenReader(ctx, store.Config{Path: a.path(server.Store), Origin: ring.Origin, Signer: ring.Signer,
-		SealingKey: ring.Sealing, PseudonymKey: ring.Pseudonyms, Now: time.Now, Log: log})
+	c, err := storeConfig(dir, &server, ring, log)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := store.OpenReader(ctx, c)
 	return s, ring, err
 }

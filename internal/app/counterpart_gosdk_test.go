@@ -41,7 +41,8 @@ var goSDK = client{"go", func(ctx context.Context, t *testing.T, w *world, clien
 // gopher is one client of the Go SDK.
 type gopher struct {
 	recorder
-	session *mcp.ClientSession
+	transport mcp.Transport // nil for that over HTTP
+	session   *mcp.ClientSession
 
 	mu         sync.Mutex // around what follows
 	step       int
@@ -78,10 +79,12 @@ func (c *gopher) connect(ctx context.Context, w *world) error {
 			c.told(wire.NotificationResourcesUpdated)
 		},
 	}
+	transport := c.transport
+	if transport == nil {
+		transport = &mcp.StreamableClientTransport{Endpoint: w.app.URL + "/mcp", HTTPClient: &http.Client{Transport: c}}
+	}
 	var err error
-	c.session, err = mcp.NewClient(&mcp.Implementation{Name: "counterpart", Version: "1"}, options).Connect(ctx, &mcp.StreamableClientTransport{
-		Endpoint: w.app.URL + "/mcp", HTTPClient: &http.Client{Transport: c},
-	}, &mcp.ClientSessionOptions{ProtocolVersion: w.version})
+	c.session, err = mcp.NewClient(&mcp.Implementation{Name: "counterpart", Version: "1"}, options).Connect(ctx, transport, &mcp.ClientSessionOptions{ProtocolVersion: w.spoken})
 	if err == nil {
 		c.transcript.Version = c.session.InitializeResult().ProtocolVersion
 	}

@@ -161,26 +161,32 @@ func install(t *testing.T, npm, name string) string {
 func (f *floor) typescript(script string) client {
 	return client{script, func(ctx context.Context, t *testing.T, w *world, clients int, steps []step) []transcript {
 		t.Helper()
-		input, err := json.Marshal(map[string]any{
-			"url": w.app.URL + "/mcp", "token": w.token(), "version": w.version, "clients": clients, "steps": steps,
+		return f.script(ctx, t, script, map[string]any{
+			"url": w.app.URL + "/mcp", "token": w.token(), "version": w.spoken, "clients": clients, "steps": steps,
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		cmd := exec.CommandContext(ctx, f.node, script)
-		cmd.Dir, cmd.Stdin = f.packages, bytes.NewReader(input)
-		var stderr bytes.Buffer
-		cmd.Stderr = &stderr
-		out, err := cmd.Output()
-		if err != nil {
-			t.Fatalf("the client: %v\n%s", err, &stderr)
-		}
-		var seen []transcript
-		if err := json.Unmarshal(out, &seen); err != nil {
-			t.Fatalf("the client wrote %q: %v\n%s", out, err, &stderr)
-		}
-		return seen
 	}}
+}
+
+// script runs clients of testdata/counterpart.
+func (f *floor) script(ctx context.Context, t *testing.T, script string, in map[string]any) []transcript {
+	t.Helper()
+	input, err := json.Marshal(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(ctx, f.node, script)
+	cmd.Dir, cmd.Stdin = f.packages, bytes.NewReader(input)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("the client: %v\n%s", err, &stderr)
+	}
+	var seen []transcript
+	if err := json.Unmarshal(out, &seen); err != nil {
+		t.Fatalf("the client wrote %q: %v\n%s", out, err, &stderr)
+	}
+	return seen
 }
 
 // server is one that others wrote.
@@ -298,7 +304,8 @@ func serveGo(t *testing.T) string {
 // world is an installation with an agent in production before servers.
 type world struct {
 	app     *app.App
-	version string
+	version string // of the servers
+	spoken  string // by the clients
 	servers map[sallyport.UpstreamID]*server
 	pinned  map[string]string
 	token   func() string // of a new run
@@ -306,7 +313,7 @@ type world struct {
 
 func newWorld(t *testing.T, version string, servers map[sallyport.UpstreamID]*server) *world {
 	t.Helper()
-	w := &world{version: version, servers: servers, pinned: map[string]string{}}
+	w := &world{version: version, spoken: version, servers: servers, pinned: map[string]string{}}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	dir := t.TempDir()

@@ -58,6 +58,7 @@ type doctor struct {
 	project  *config.Project
 	server   config.Server
 	running  bool // a process has the store open
+	stored   bool // there is a store
 }
 
 func (d *doctor) say(v Verdict, area, fix, format string, args ...any) {
@@ -200,8 +201,7 @@ func (d *doctor) keys() {
 			d.say(Fail, "keys", "chmod 600 "+filepath.Join(dir, name), "%s can be read by others (%04o)", name, info.Mode().Perm())
 		}
 	}
-	_, err := os.Stat(d.path(d.server.Store))
-	switch stored := err == nil; {
+	switch stored := d.stored; {
 	case len(missing) == 0:
 		if info, err := os.Stat(dir); err == nil && info.Mode().Perm()&0o022 != 0 {
 			d.say(Fail, "keys", "chmod 700 "+dir, "others can put files into %s (%04o)", dir, info.Mode().Perm())
@@ -222,6 +222,10 @@ const (
 )
 
 func (d *doctor) store(ctx context.Context) {
+	if d.server.Postgres != "" {
+		d.postgres(ctx)
+		return
+	}
 	path := d.path(d.server.Store)
 	c, err := store.Examine(ctx, path)
 	switch {
@@ -232,6 +236,7 @@ func (d *doctor) store(ctx context.Context) {
 		d.say(Fail, "store", "let the user of the server read and write "+filepath.Dir(path), "%v", err)
 		return
 	}
+	d.stored = true
 	if d.running = c.Holder != 0; d.running {
 		d.say(Fine, "store", "", "process %d has had it open since %s", c.Holder, c.Since.Format(time.DateTime))
 	} else {
@@ -242,18 +247,67 @@ func (d *doctor) store(ctx context.Context) {
 	} else {
 		d.say(Fine, "store", "", "SQLite finds no damage")
 	}
-	switch {
-	case c.Schema < c.Newest:
-		d.say(Warn, "store", "start it: sallyport up. Keep a copy of the store first", "its schema has version %d; the next start brings it to %d", c.Schema, c.Newest)
-	case c.Schema > c.Newest:
-		d.say(Fail, "store", "use the version of sallyport that last wrote it, or a newer one", "its schema has version %d, and this program knows %d", c.Schema, c.Newest)
-	default:
-		d.say(Fine, "store", "", "its schema has version %d", c.Schema)
-	}
+	d.schema(c.Schema, c.Newest)
 	if c.Writing != nil {
 		d.say(Fail, "store", "let the user of the server write "+path+", and look at the space left", "it cannot be written: %v", c.Writing)
 	} else {
 		d.say(Fine, "store", "", "it can be written")
+	}
+}
+
+func (d *doctor) schema(is, newest int64) {
+	switch {
+	case is < newest:
+		d.say(Warn, "store", "start it: sallyport up. Keep a copy of the store first", "its schema has version %d; the next start brings it to %d", is, newest)
+	case is > newest:
+		d.say(Fail, "store", "use the version of sallyport that last wrote it, or a newer one", "its schema has version %d, and this program knows %d", is, newest)
+	default:
+		d.say(Fine, "store", "", "its schema has version %d", is)
+	}
+}
+
+// postgres looks at the database that the store is in, and at what its server
+// promises.
+func (d *doctor) postgres(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	url, err := storeURL(d.dir, &d.server)
+	var c *store.DatabaseCondition
+	if err == nil {
+		c, err = store.ExaminePostgres(ctx, url, d.server.AsynchronousCommit)
+	}
+	if r, ok := errors.AsType[*sallyport.Refusal](err); ok {
+		d.say(Fail, "store", r.Hint, "%s", r.Reason)
+		return
+	}
+	if err != nil {
+		d.say(Fail, "store", "see that the PostgreSQL server runs, can be reached from here and takes the user and password", "%v", err)
+		return
+	}
+	switch {
+	case c.Refusal != nil:
+		d.say(Fail, "store", c.Refusal.Hint, "%s", c.Refusal.Reason)
+	case c.Synchronous == "off":
+		d.say(Warn, "store", "ALTER ROLE ... SET synchronous_commit = on", "PostgreSQL %d; synchronous_commit is off: what was acknowledged is lost when its machine stops", c.Version)
+	default:
+		d.say(Fine, "store", "", "PostgreSQL %d, %s; fsync is on, synchronous_commit is %s", c.Version, c.Encoding, c.Synchronous)
+	}
+	if c.Holder != nil {
+		d.running = true
+		d.say(Fine, "store", "", "session %d has had it open since %s", c.Holder.PID, c.Holder.Since.Format(time.DateTime))
+	} else {
+		d.say(Fine, "store", "", "no program has it open")
+	}
+	if c.Schema == 0 {
+		d.say(Fine, "store", "", "no tables yet: the first start makes them")
+		return
+	}
+	d.stored = true
+	d.schema(c.Schema, c.Newest)
+	if c.Writable {
+		d.say(Fine, "store", "", "it can be written")
+	} else {
+		d.say(Fail, "store", "let the role of store.postgres own the tables", "its role may not write the records")
 	}
 }
 
@@ -292,7 +346,7 @@ func (d *doctor) clock() {
 	slices.Sort(times)
 	middle, worst := times[rounds/2], times[rounds-1]
 	said := fmt.Sprintf("fsync takes %s, at worst %s", short(middle), short(worst))
-	if middle > slowSync {
+	if d.server.Postgres == "" && middle > slowSync {
 		d.say(Warn, "disk", "put the store on a faster disk: every changing call waits for it twice", "%s", said)
 	} else {
 		d.say(Fine, "disk", "", "%s", said)
@@ -335,7 +389,7 @@ func short(t time.Duration) string {
 // log looks at the end of the log: is it signed with our key, and not from a time
 // to come?
 func (d *doctor) log(ctx context.Context) {
-	if _, err := os.Stat(d.path(d.server.Store)); err != nil {
+	if !d.stored {
 		return
 	}
 	for _, name := range keyFiles { // opening the ring would make those that are missing
@@ -348,8 +402,11 @@ func (d *doctor) log(ctx context.Context) {
 		d.say(Fail, "keys", "restore them from a backup", "%v", err)
 		return
 	}
-	s, err := store.OpenReader(ctx, store.Config{Path: d.path(d.server.Store), Origin: ring.Origin, Signer: ring.Signer,
-		SealingKey: ring.Sealing, PseudonymKey: ring.Pseudonyms, Now: d.now, Log: slog.New(slog.DiscardHandler)})
+	kept, err := storeConfig(d.dir, &d.server, ring, slog.New(slog.DiscardHandler))
+	var s *store.Store
+	if err == nil {
+		s, err = store.OpenReader(ctx, kept)
+	}
 	if err != nil {
 		d.say(Fail, "log", "restore the store from a backup", "%v", err)
 		return

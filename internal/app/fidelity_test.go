@@ -211,7 +211,15 @@ func startGlass(t *testing.T, access string) *glass {
 		files["upstreams/"+id+".yaml"] = fmt.Sprintf("upstream: %s\nstages:\n  production:\n    %s\n    era: %q\n    binding: live\ntools:\n  mirror: {access: %s, data_class: internal}\n", id, transport, version, access)
 		files["upstreams/"+id+".pins.json"] = fmt.Sprintf("{\"server\":{\"protocolVersion\":%q,\"capabilities\":{\"tools\":{}}},\"tools\":[%s]}\n", version, mirrorTool)
 	}
-	dir := t.TempDir()
+	g.yard = startProject(t, t.TempDir(), files, "glass")
+	g.token, g.run = g.yard.token(t, "glass", 0)
+	g.session = g.yard.session(t, g.token)
+	return g
+}
+
+// startProject starts an installation of these files, with an agent in production.
+func startProject(t *testing.T, dir string, files map[string]string, agent sallyport.AgentID) *yard {
+	t.Helper()
 	writeFiles(t, dir, files)
 	if _, problems := config.Load(os.DirFS(dir)); len(problems) > 0 {
 		t.Fatal(problems)
@@ -232,16 +240,14 @@ func startGlass(t *testing.T, access string) *glass {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.yard = &yard{App: a, person: &people[0]}
-	if err := g.apply(t, g.person, "fidelity"); err != nil {
+	y := &yard{App: a, person: &people[0]}
+	if err := y.apply(t, y.person, "test"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.Control.Promote(t.Context(), g.person, "glass", "", sallyport.Production, "fidelity"); err != nil {
+	if _, err := a.Control.Promote(t.Context(), y.person, agent, "", sallyport.Production, "test"); err != nil {
 		t.Fatal(err)
 	}
-	g.token, g.run = g.yard.token(t, "glass", 0)
-	g.session = g.yard.session(t, g.token)
-	return g
+	return y
 }
 
 // toolOf is the advertised name of an upstream's one tool.

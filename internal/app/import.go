@@ -34,6 +34,8 @@ type ImportOptions struct {
 	// Environ is os.LookupEnv or the like.
 	WorkDir string
 	Environ func(string) (string, bool)
+	// Own is the endpoint of this installation, which is no upstream of itself.
+	Own string
 }
 
 // Import is a client's configuration on its way into a project directory. Files
@@ -230,6 +232,9 @@ func (im *Import) server(of *clients.Server, taken map[sallyport.UpstreamID]bool
 		s.Upstream = sallyport.UpstreamID(fmt.Sprintf("%s-%d", name, n))
 	}
 	taken[s.Upstream] = true
+	if im.o.Own != "" && of.URL == im.o.Own || filepath.Base(of.Command) == "sallyport" && slices.Contains(of.Args, "bridge") {
+		s.Left = "it is Sallyport itself"
+	}
 	if s.Left != "" {
 		return s
 	}

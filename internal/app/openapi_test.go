@@ -16,6 +16,7 @@ import (
 
 	"sallyport"
 	"sallyport/internal/config"
+	"sallyport/internal/openapi"
 	"sallyport/internal/schema"
 	"sallyport/internal/testkit"
 	"sallyport/internal/wire"
@@ -381,6 +382,16 @@ func TestOpenAPIInTheSandbox(t *testing.T) {
 	if err := output.Validate(result.StructuredContent); err != nil || len(result.Content) != 1 || result.Content[0].Text != string(result.StructuredContent) {
 		t.Errorf("%s: %v", m.Raw, err)
 	}
+	if m, err = call(s.URL, run.Token, "listOrders", `{}`); err != nil {
+		t.Fatal(err)
+	}
+	list := result
+	if err := json.Unmarshal(m.Result.Of(m.Raw), &list); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(string(list.StructuredContent), `{"result":[`) || len(list.Content) != 1 || list.Content[0].Text != string(list.StructuredContent) {
+		t.Errorf("a list is answered as %s", m.Raw)
+	}
 	if string(result.Meta) != `{"io.modelcontextprotocol/serverInfo":{"name":"Shop","version":"7"}}` {
 		t.Errorf("the world says it is %s", result.Meta)
 	}
@@ -396,16 +407,16 @@ func TestOpenAPIPinsItsDocument(t *testing.T) {
 	shop := newShop(t)
 	s := openShop(t, shop, nil)
 	path := filepath.Join(s.Dir, "openapi", "shop.yaml")
-	for name, edit := range map[string]string{
-		"a path":    strings.Replace(shopDocument, "  /label:", "  /tag:", 1),
-		"a tool":    strings.Replace(shopDocument, "operationId: label", "operationId: tag", 1),
-		"a comment": shopDocument + "# more\n",
+	for _, edited := range []string{
+		strings.Replace(shopDocument, "operationId: label", "operationId: tag", 1),
+		strings.Replace(shopDocument, "  /label:", "  /tag:", 1),
+		shopDocument + "# more\n",
 	} {
-		if err := os.WriteFile(path, []byte(edit), 0o600); err != nil {
+		if err := os.WriteFile(path, []byte(edited), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := s.Propose(t.Context()); err == nil || !strings.Contains(err.Error(), "sallyport upstream pin shop") {
-			t.Errorf("%s changed: %v", name, err)
+			t.Errorf("the document has changed: %v", err)
 		}
 	}
 	r, err := ProbePins(t.Context(), s.Dir, "shop", 0)
@@ -420,5 +431,139 @@ func TestOpenAPIPinsItsDocument(t *testing.T) {
 	}
 	if _, err := s.Propose(t.Context()); err != nil {
 		t.Errorf("pinned again: %v", err)
+	}
+}
+
+// TestOpenAPIWithOAuth: the bearer token of an API comes from the authorization
+// server of its stage, and neither the caller's own token nor a secret goes
+// anywhere else.
+func TestOpenAPIWithOAuth(t *testing.T) {
+	testkit.Leak(t)
+	var mu sync.Mutex
+	var asked []string
+	issuer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		user, pass, _ := r.BasicAuth()
+		mu.Lock()
+		asked = append(asked, user+" "+pass+" "+string(body))
+		mu.Unlock()
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `{"access_token":"lent","token_type":"Bearer","expires_in":600}`)
+	}))
+	t.Cleanup(issuer.Close)
+	shop := newShop(t)
+	s := openShop(t, shop, map[string]string{
+		"upstreams/shop.yaml": fmt.Sprintf(`upstream: shop
+openapi: openapi/shop.yaml
+stages:
+  sandbox: {binding: simulate}
+  production:
+    url: %s/v1
+    headers: {X-Tenant: acme}
+    oauth: {url: %s/token, client: gateway, secret: file:secrets/shop, scope: orders, grant: token_exchange, subject: file:secrets/subject}
+    binding: live
+`, shop.URL, issuer.URL),
+		"secrets/subject": "the-subject\n",
+	})
+	token := s.runIn(t, sallyport.Production)
+	for range 3 {
+		m, err := call(s.URL, token, "getOrder", `{"id":"7"}`)
+		if err != nil || strings.Contains(string(m.Raw), "isError") {
+			t.Fatalf("%s: %v", m.Raw, err)
+		}
+		if got := shop.last(t).header.Get("Authorization"); got != "Bearer lent" {
+			t.Errorf("the shop got %q", got)
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	want := "gateway the-key grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Atoken-exchange&requested_token_type=urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3Aaccess_token&scope=orders&subject_token=the-subject&subject_token_type=urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3Aaccess_token"
+	if len(asked) != 1 || asked[0] != want {
+		t.Errorf("the authorization server was asked %q", asked)
+	}
+	for _, text := range asked {
+		if strings.Contains(text, token) {
+			t.Error("the caller's own token left the gateway")
+		}
+	}
+	// Of the sandbox nobody asks for a token.
+	host, err := s.Control.MakeHostKey(t.Context(), s.person, "worker", sallyport.Sandbox, 1, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	run, err := s.Control.OpenRun(t.Context(), &host.Key, sallyport.Sandbox, sallyport.Envelope{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := shop.count()
+	if _, err := call(s.URL, run.Token, "getOrder", `{"id":"7"}`); err != nil {
+		t.Fatal(err)
+	}
+	if shop.count() != before || len(asked) != 1 {
+		t.Error("the sandbox reached out")
+	}
+}
+
+// TestOpenAPIPolicySeesTheBody: policies speak of what will be sent, within the
+// body, too.
+func TestOpenAPIPolicySeesTheBody(t *testing.T) {
+	testkit.Leak(t)
+	shop := newShop(t)
+	s := openShop(t, shop, map[string]string{
+		"policies/all.cedar": `@id("all")
+permit (principal, action, resource);
+@id("few")
+forbid (principal, action, resource) when { context has args && context.args has body && context.args.body has count && context.args.body.count > 10 };
+`,
+	})
+	token := s.runIn(t, sallyport.Production)
+	for args, denied := range map[string]bool{`{"body":{"item":"a","count":10}}`: false, `{"body":{"item":"a","count":11}}`: true} {
+		before := shop.count()
+		m, err := call(s.URL, token, "createOrder", args)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(m.Raw), "denied") != denied || (shop.count() == before) != denied {
+			t.Errorf("%s: %s", args, m.Raw)
+		}
+	}
+}
+
+// TestOpenAPIReadsOwnDocument: the API of this program is one that could stand
+// behind it.
+func TestOpenAPIReadsOwnDocument(t *testing.T) {
+	s := openShop(t, newShop(t), nil)
+	resp, err := http.Get(s.URL + "/v1/openapi.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := openapi.Read(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(own.Operations) < 20 || len(own.LeftOut) > 0 {
+		t.Errorf("%d operations, left out: %v", len(own.Operations), own.LeftOut)
+	}
+	for _, o := range own.Operations {
+		for _, part := range []string{"inputSchema", "outputSchema"} {
+			raw, ok, err := wire.Field(o.Definition, part)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !ok {
+				continue
+			}
+			if _, err := schema.Compile(raw); err != nil {
+				t.Errorf("%s: %s: %v", o.Tool, part, err)
+			}
+		}
 	}
 }

@@ -92,11 +92,12 @@ type loader struct {
 	// blind: a file that may list policies could not be read.
 	blind bool
 
-	secrets   SecretRoots
-	upstreams map[sallyport.UpstreamID]*upstream // nil for one that could not be read
-	claims    []claim
-	policies  map[string]string // text by path
-	used      map[string]bool   // paths of policies that something lists
+	secrets     SecretRoots
+	storeSecret string                             // the reference that opens the store
+	upstreams   map[sallyport.UpstreamID]*upstream // nil for one that could not be read
+	claims      []claim
+	policies    map[string]string // text by path
+	used        map[string]bool   // paths of policies that something lists
 }
 
 // Load reads a project directory: sallyport.yaml, agents/*.yaml,

@@ -37,11 +37,18 @@ type serverFile struct {
 	Limits limitsFile `yaml:"limits"`
 }
 
-// storeFile is where state and records are kept.
+// storeFile is where state and records are kept: in a file, or in PostgreSQL.
 type storeFile struct {
 	// Path is the SQLite database, relative to the project directory or absolute.
 	// Its directory holds nothing else of Sallyport's.
 	Path string `yaml:"path" default:".sallyport/store/sallyport.db"`
+	// Postgres is a secret reference to the URL of a PostgreSQL database (15 or
+	// newer) that is used instead of a file. One server at a time uses it.
+	Postgres reference `yaml:"postgres"`
+	// AsynchronousCommit is whether PostgreSQL may commit asynchronously, so that
+	// records that were acknowledged are lost when its machine stops. Without it a
+	// database with synchronous_commit off is refused.
+	AsynchronousCommit bool `yaml:"asynchronous_commit"`
 }
 
 // keysFile is where signing and encryption keys are kept.

@@ -93,15 +93,15 @@ func (l *loader) readAPI(d *document, u *upstream, f *upstreamFile) {
 // sameAPI checks that the document is the one that was pinned: each tool is still
 // what a person has looked at.
 func (l *loader) sameAPI(d *document, u *upstream) {
-	if u.api == nil || u.pins == nil || l.unpinned {
+	if u.api == nil || u.pins == nil {
 		return
 	}
-	same := slices.EqualFunc(u.pins.Tools, u.api.Tools, func(a, b json.RawMessage) bool {
+	u.asDescribed = slices.EqualFunc(u.pins.Tools, u.api.Tools, func(a, b json.RawMessage) bool {
 		x, err := canonical.Sum(a)
 		y, err2 := canonical.Sum(b)
 		return err == nil && err2 == nil && x == y
 	})
-	if !same || string(u.pins.Server.ServerInfo) != string(u.api.Server.ServerInfo) {
+	if !l.unpinned && (!u.asDescribed || string(u.pins.Server.ServerInfo) != string(u.api.Server.ServerInfo)) {
 		d.problem(d.value("openapi"), "look at what has changed and pin it again: sallyport upstream pin "+string(u.id),
 			"%s describes other tools than those that are pinned (%s)", quote(u.api.Path), u.pinsPath)
 	}

@@ -18,7 +18,10 @@ const serverPath = "sallyport.yaml"
 // absolute.
 type Server struct {
 	Listen string `json:"listen"` // host:port
-	Store  string `json:"store"`  // the SQLite database
+	Store  string `json:"store"`  // the SQLite database, unless Postgres is given
+	// Postgres is a secret reference to the URL of a database, or empty.
+	Postgres           string `json:"postgres,omitempty"`
+	AsynchronousCommit bool   `json:"asynchronous_commit,omitempty"`
 	// Keys is a directory that neither holds the store's nor lies in it.
 	Keys    string      `json:"keys"`
 	Secrets SecretRoots `json:"secrets"`
@@ -73,6 +76,17 @@ func (l *loader) server() Server {
 	}
 	s.Secrets = d.secretRoots(f.Secrets, s.Keys, store)
 	l.secrets = s.Secrets
+	if d.has("store", "postgres") {
+		s.Postgres, _ = l.leadsTo(d, string(f.Store.Postgres), "store", "postgres")
+		l.storeSecret = s.Postgres
+		if d.has("store", "path") {
+			d.problem(d.key("store", "path"), "leave one of them out", "the store is either a file or in PostgreSQL")
+		}
+	}
+	s.AsynchronousCommit = f.Store.AsynchronousCommit
+	if s.AsynchronousCommit && !d.has("store", "postgres") {
+		d.problem(d.key("store", "asynchronous_commit"), "leave it out", "asynchronous_commit is about PostgreSQL, and the store is a file")
+	}
 
 	host, port, err := net.SplitHostPort(s.Listen)
 	if n, bad := strconv.ParseUint(port, 10, 16); err != nil || bad != nil || strconv.FormatUint(n, 10) != port {

@@ -260,9 +260,23 @@ func (l *loader) value(d *document, c claim, name, v string, key ...string) (str
 	return v, true
 }
 
-// reference checks a secret reference and claims it for its stage. It is pointed
-// at by its key: the value may be the secret itself.
+// reference checks a secret reference and claims it for its stage.
 func (l *loader) reference(d *document, c claim, ref string, key ...string) (string, bool) {
+	ref, ok := l.leadsTo(d, ref, key...)
+	if !ok {
+		return "", false
+	}
+	if ref == l.storeSecret {
+		d.problem(d.key(key...), "give the upstream a secret of its own", "that secret opens the store, which no upstream may ever be sent")
+		return "", false
+	}
+	l.claim(d, c, "credential", ref, d.key(key...))
+	return ref, true
+}
+
+// leadsTo checks a secret reference. It is pointed at by its key: the value may be
+// the secret itself.
+func (l *loader) leadsTo(d *document, ref string, key ...string) (string, bool) {
 	name := key[len(key)-1]
 	if !isReference(ref) {
 		d.hide(ref)
@@ -281,7 +295,6 @@ func (l *loader) reference(d *document, c claim, ref string, key ...string) (str
 	if p, ok := strings.CutPrefix(ref, "file:"); ok {
 		ref = "file:" + path.Clean(p)
 	}
-	l.claim(d, c, "credential", ref, d.key(key...))
 	return ref, true
 }
 

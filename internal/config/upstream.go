@@ -29,9 +29,11 @@ const (
 type upstream struct {
 	id       sallyport.UpstreamID
 	pinsPath string
-	pins     *Pins    // nil if there are none that can be read
-	api      *API     // nil unless it is an HTTP API whose document can be read
-	names    []string // of the tools in the pins, in their order
+	pins     *Pins // nil if there are none that can be read
+	api      *API  // nil unless it is an HTTP API whose document can be read
+	// asDescribed: the pins hold the tools of api.
+	asDescribed bool
+	names       []string // of the tools in the pins, in their order
 	// tools have the upstream's own names. They are nil unless all is well with
 	// them.
 	tools  []sallyport.Tool
@@ -200,11 +202,13 @@ func (l *loader) tools(d *document, u *upstream, declared map[string]toolFile) {
 			wrong("no inputSchema")
 			continue
 		}
-		if _, err := schema.Compile(input); err != nil {
+		if u.asDescribed {
+			// Its schemas have been compiled.
+		} else if _, err := schema.Compile(input); err != nil {
 			wrong("inputSchema: %s", strings.TrimPrefix(err.Error(), "schema: "))
 		}
 		var output *schema.Schema
-		if raw := member(definition, "outputSchema"); raw != nil {
+		if raw := member(definition, "outputSchema"); raw != nil && (!u.asDescribed || len(declared[name].Examples) > 0) {
 			if output, err = schema.Compile(raw); err != nil {
 				wrong("outputSchema: %s", strings.TrimPrefix(err.Error(), "schema: "))
 			}

@@ -134,16 +134,27 @@ func (g *Gateway) hold(x *Exchange) {
 		held.Drop()
 	}
 	held.Then(func(res *Response, err error) {
-		g.flights.leave(kept.flight)
-		kept.Response, kept.After = res, kept.knows()
-		if err == nil {
-			err = g.guardResponse(context.Background(), &kept)
-		} else {
-			err = g.sendError(context.Background(), &kept, err)
-		}
-		reply := g.reply(&kept, err)
-		if err := g.conclude(context.Background(), &kept, &reply); err != nil {
+		if err := g.over(&kept, res, err); err != nil {
 			g.Log.Error("the outcome of a call that had asked its client something could not be recorded", "call", kept.ID, "err", err)
 		}
 	})
+}
+
+// over records how a call that went on has ended: with a response, or failed.
+func (g *Gateway) over(x *Exchange, res *Response, failed error) (err error) {
+	defer contain("over", &err) // of an upstream's goroutine
+	ctx := context.Background()
+	g.flights.leave(x.flight)
+	x.Response, x.After = res, x.knows()
+	if failed == nil {
+		failed = g.guardResponse(ctx, x)
+	} else {
+		failed = g.sendError(ctx, x, failed)
+	}
+	reply := g.reply(x, failed)
+	err = g.conclude(ctx, x, &reply)
+	if g.Observer != nil {
+		g.Observer.Ended(x, reply, g.Now().Sub(x.Started))
+	}
+	return err
 }

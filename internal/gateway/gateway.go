@@ -125,7 +125,7 @@ func (g *Gateway) Call(ctx context.Context, x *Exchange) Reply {
 			reply = Reply{Refusal: unrecorded()}
 		}
 	}
-	if g.Observer != nil {
+	if g.Observer != nil && !held { // a held one has not ended
 		g.Observer.Ended(x, reply, g.Now().Sub(x.Started))
 	}
 	return outward(reply)

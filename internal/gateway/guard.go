@@ -28,7 +28,7 @@ func (g *Gateway) guardResponse(_ context.Context, x *Exchange) error {
 	if err != nil && !errors.As(err, &refusal) {
 		return sallyport.Refuse(sallyport.UpstreamProtocol, "the system behind this tool asked for input in a form that cannot be read", "")
 	}
-	if err == nil && x.Era == wire.Sessions {
+	if err == nil && x.Era == wire.Sessions && x.crosses() {
 		return sallyport.Refuse(sallyport.EraMismatch, "the system behind this tool asks for something before it goes on, and the client did not answer",
 			"call again with a client that answers, or do without this tool")
 	}

@@ -61,7 +61,7 @@ func (g *Gateway) Describe(ctx context.Context, credential string) (*Description
 		err = g.resolveRun(ctx, x)
 	}
 	if err != nil {
-		return nil, err
+		return nil, g.refuseList(err).Refusal
 	}
 	d := x.Plan.description
 	d.Key = x.Identity.Key
@@ -74,7 +74,7 @@ func (g *Gateway) Describe(ctx context.Context, credential string) (*Description
 func (g *Gateway) Tools(ctx context.Context, credential string) (*ToolList, error) {
 	x, err := g.caller(ctx, credential, nil)
 	if err != nil {
-		return nil, err
+		return nil, g.refuseList(err).Refusal
 	}
 	if h := g.state.Load().Halted(&x.Target); h != nil {
 		return nil, haltedRefusal(h)
@@ -260,7 +260,7 @@ func (g *Gateway) refuseList(err error) Reply {
 		g.Log.Error("a list could not be made", "err", err)
 		r = sallyport.Refuse(sallyport.Internal500, "the gateway met a fault of its own", "")
 	}
-	return Reply{Refusal: r}
+	return outward(Reply{Refusal: r})
 }
 
 // CloseSession ends the upstream sessions of a client's session.

@@ -14,7 +14,12 @@ import (
 // What is made of a document may be at most.
 const (
 	maxOperations = 5000
-	maxSchemas    = 16 << 20 // bytes of all schemas
+	maxSchemas    = 24 << 20 // bytes of all definitions
+	// What the schemas of one tool are at most, in bytes, before what lies behind
+	// many references is left open: APIs whose objects all refer to each other
+	// would have every tool describe the whole of it.
+	maxInput  = 256 << 10
+	maxOutput = 64 << 10
 	// maxName is the longest name of a tool or an argument, which is what clients
 	// that are in use take.
 	maxName = 64
@@ -395,7 +400,6 @@ func (d *description) operation(method, path string, item, n *node) (*Operation,
 	if n.get("servers") != nil || item.get("servers") != nil {
 		return nil, errors.New("it is served elsewhere than the rest (servers), and requests go to one place")
 	}
-	input := d.converter(false)
 	params, err := d.params(item, n)
 	if err != nil {
 		return nil, err
@@ -404,7 +408,13 @@ func (d *description) operation(method, path string, item, n *node) (*Operation,
 	if err != nil {
 		return nil, err
 	}
-	properties, required, err := d.arguments(o, params, body, input)
+	var properties []byte
+	var required []string
+	input, err := d.fitting(maxInput, false, func(c *converter) (err error) {
+		o.Params = nil
+		properties, required, err = d.arguments(o, params, body, c)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -447,12 +457,26 @@ func (d *description) operation(method, path string, item, n *node) (*Operation,
 	default:
 		def = append(def, `,"annotations":{"readOnlyHint":false}}`...)
 	}
+	if d.size -= len(def); d.size < 0 {
+		return nil, fmt.Errorf("the tools of the document are larger than %d MiB together", maxSchemas>>20)
+	}
 	o.Definition = def
 	return o, nil
 }
 
-func (d *description) converter(output bool) *converter {
-	return &converter{root: d.root, old: d.old, output: output, size: &d.size}
+// fitting converts the schemas of one tool, with less and less of what lies behind
+// references until they fit.
+func (d *description) fitting(size int, output bool, convert func(*converter) error) (c *converter, err error) {
+	for _, deepest := range []int{maxNodes, 6, 4, 3, 2, 1, 0} {
+		c = &converter{root: d.root, old: d.old, output: output, deepest: deepest, left: size}
+		if err = convert(c); err == nil {
+			err = c.define()
+		}
+		if !errors.Is(err, errLarge) {
+			break
+		}
+	}
+	return c, err
 }
 
 // says is what a tool says of itself.
@@ -604,12 +628,12 @@ func (d *description) body(method string, n *node) (*content, error) {
 			return FormURL
 		case essence == "multipart/form-data":
 			return FormMultipart
-		case strings.HasPrefix(essence, "text/") && !strings.Contains(essence, "*"):
+		case strings.Contains(essence, "*"), strings.HasPrefix(essence, "multipart/"):
+			return ""
+		case strings.HasPrefix(essence, "text/"), essence == "application/xml", strings.HasSuffix(essence, "+xml"):
 			return FormText
-		case essence == "application/octet-stream":
-			return FormBinary
 		}
-		return ""
+		return FormBinary
 	}
 	at := -1
 	for _, form := range []Form{FormJSON, FormURL, FormMultipart, FormText, FormBinary} {
@@ -807,16 +831,19 @@ func (d *description) answer(o *Operation, n *node) ([]byte, error) {
 		if schema == nil || o.Method == "HEAD" {
 			return nil, nil
 		}
-		c := d.converter(true)
 		if isObject(d.root, schema, map[*node]bool{}) {
 			o.Output = OutputBody
 			root, _, err := resolve(d.root, schema)
 			if err != nil {
 				return nil, err
 			}
-			out, err := c.schema(nil, root)
+			var out []byte
+			c, err := d.fitting(maxOutput, true, func(c *converter) (err error) {
+				out, err = c.schema(nil, root)
+				return err
+			})
 			if err != nil {
-				return nil, err
+				return d.undescribed(o, err)
 			}
 			// Clients look for the type, which parts of the schema may have.
 			if root.get("type") == nil {
@@ -829,12 +856,26 @@ func (d *description) answer(o *Operation, n *node) ([]byte, error) {
 			return append(c.appendDefs(out[:len(out)-1]), '}'), nil
 		}
 		o.Output = OutputResult
-		out, err := c.schema([]byte(`{"type":"object","properties":{"result":`), schema)
+		var out []byte
+		c, err := d.fitting(maxOutput, true, func(c *converter) (err error) {
+			out, err = c.schema([]byte(`{"type":"object","properties":{"result":`), schema)
+			return err
+		})
 		if err != nil {
-			return nil, err
+			return d.undescribed(o, err)
 		}
 		return append(c.appendDefs(append(out, `},"required":["result"],"additionalProperties":false`...)), '}'), nil
 	}
+	return nil, nil
+}
+
+// undescribed is the answer of an operation whose schema is too large even without
+// what it refers to: it has none.
+func (d *description) undescribed(o *Operation, err error) ([]byte, error) {
+	if !errors.Is(err, errLarge) {
+		return nil, err
+	}
+	o.Output = OutputNone
 	return nil, nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -395,6 +396,12 @@ func (p *Param) pairs(raw jsontext.Value, reserved bool) ([]string, error) {
 	if p.JSON {
 		return []string{name + "=" + percent(string(raw), false)}, nil
 	}
+	if p.Style == "deepObject" {
+		if kind := raw.Kind(); kind != '{' && kind != '[' {
+			return nil, errors.New("it has to be an object (deepObject)")
+		}
+		return deep(nil, name, raw, encode)
+	}
 	kind, names, values, err := flat(raw)
 	if err != nil {
 		return nil, err
@@ -403,15 +410,6 @@ func (p *Param) pairs(raw jsontext.Value, reserved bool) ([]string, error) {
 		return []string{name + "=" + joined(kind, names, values, false, between, encode)}
 	}
 	switch p.Style {
-	case "deepObject":
-		if kind != '{' {
-			return nil, errors.New("it has to be an object (deepObject)")
-		}
-		var pairs []string
-		for i, n := range names {
-			pairs = append(pairs, name+"%5B"+percent(n, false)+"%5D="+encode(values[i]))
-		}
-		return pairs, nil
 	case "spaceDelimited":
 		if kind == '[' && !p.Explode {
 			return one("%20"), nil
@@ -436,6 +434,28 @@ func (p *Param) pairs(raw jsontext.Value, reserved bool) ([]string, error) {
 		pairs = append(pairs, n+"="+encode(v))
 	}
 	return pairs, nil
+}
+
+// deep appends what an object is in the style deepObject: a[b]=c. What it holds
+// goes on in the same way, a[b][c]=d, and lists by their indexes, a[0]=b: OpenAPI
+// does not say how, and this is what most servers read.
+func deep(pairs []string, name string, raw jsontext.Value, encode func(string) string) ([]string, error) {
+	switch raw.Kind() {
+	case '{':
+		all, err := members(raw)
+		for i := 0; i < len(all) && err == nil; i++ {
+			pairs, err = deep(pairs, name+"%5B"+percent(all[i].name, false)+"%5D", all[i].raw, encode)
+		}
+		return pairs, err
+	case '[':
+		all, err := elements(raw)
+		for i := 0; i < len(all) && err == nil; i++ {
+			pairs, err = deep(pairs, name+"%5B"+strconv.Itoa(i)+"%5D", all[i], encode)
+		}
+		return pairs, err
+	}
+	text, err := plain(raw)
+	return append(pairs, name+"="+encode(text)), err
 }
 
 // write makes the body of a request.

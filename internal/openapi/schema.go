@@ -3,6 +3,7 @@ package openapi
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"regexp"
 	"slices"
 	"strings"
@@ -55,19 +56,32 @@ type converter struct {
 	defs   []definition
 	// binary: strings of format binary are given as base64.
 	binary bool
-	size   *int // bytes left for the document's schemas
+	// deepest is how many references lie between the schema and what it still says
+	// anything of: beyond, anything fits. depth is where it is being converted.
+	deepest, depth int
+	left           int // bytes it may still grow by
 }
 
+// definition is one that a reference leads to; its text comes later.
 type definition struct {
-	name string
-	text []byte
+	name  string
+	of    *node
+	depth int
+	text  []byte
 }
+
+// errLarge: what is made of a schema is larger than it may be.
+var errLarge = errors.New("its schemas are too large")
 
 var defName = regexp.MustCompile(`[^A-Za-z0-9_.-]+`)
 
-// ref returns the reference to the definition of what a pointer points at.
-func (c *converter) ref(pointer string, to *node) ([]byte, error) {
+// ref returns the reference to the definition of what a pointer points at, but for
+// its closing brace.
+func (c *converter) ref(pointer string, to *node) []byte {
 	name, ok := c.names[pointer]
+	if !ok && c.depth >= c.deepest {
+		return []byte("{")
+	}
 	if !ok {
 		decoded, _ := unpercent(pointer)
 		last := unescape.Replace(decoded[strings.LastIndexByte(decoded, '/')+1:])
@@ -79,15 +93,22 @@ func (c *converter) ref(pointer string, to *node) ([]byte, error) {
 			c.names = map[string]string{}
 		}
 		c.names[pointer] = name
-		at := len(c.defs)
-		c.defs = append(c.defs, definition{name: name})
-		text, err := c.schema(nil, to)
-		if err != nil {
-			return nil, err
-		}
-		c.defs[at].text = text
+		c.defs = append(c.defs, definition{name: name, of: to, depth: c.depth + 1})
 	}
-	return appendString([]byte(`{"$ref":`), "#/$defs/"+name), nil
+	return appendString([]byte(`{"$ref":`), "#/$defs/"+name)
+}
+
+// define converts what has been referred to, the nearest first.
+func (c *converter) define() error {
+	for i := 0; i < len(c.defs); i++ {
+		c.depth = c.defs[i].depth
+		text, err := c.schema(nil, c.defs[i].of)
+		if err != nil {
+			return err
+		}
+		c.defs[i].text = text
+	}
+	return nil
 }
 
 // short tells apart what would have one name.
@@ -103,8 +124,9 @@ func (c *converter) schema(dst []byte, n *node) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if *c.size -= len(out) - before; *c.size < 0 {
-		return nil, wrong(n, "the schemas of the document become larger than %d MiB", maxSchemas>>20)
+	// What is within others counts again, so that depth costs, too.
+	if c.left -= len(out) - before; c.left < 0 {
+		return nil, errLarge
 	}
 	return out, nil
 }
@@ -126,13 +148,13 @@ func (c *converter) convert(dst []byte, n *node) ([]byte, error) {
 		return nil, err
 	}
 	if to != n {
-		ref, err := c.ref(pointer, to)
-		if err != nil {
-			return nil, err
-		}
+		ref := c.ref(pointer, to)
 		dst = append(dst, ref...)
 		if !c.old && len(n.names) > 1 { // in 3.0 what stands beside a reference is not looked at
-			return c.members(append(dst, ','), n)
+			if len(ref) > 1 {
+				dst = append(dst, ',')
+			}
+			return c.members(dst, n)
 		}
 		return append(dst, '}'), nil
 	}

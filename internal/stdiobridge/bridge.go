@@ -70,6 +70,7 @@ type bridge struct {
 	calls   sync.WaitGroup // requests that will be answered
 	notices chan notice    // in the order in which they are to be sent
 	told    chan struct{}  // closed when all of them have been
+	over    chan struct{}  // closed when nothing runs any more
 	opening chan struct{}  // while a session is being opened: closed when that is over
 
 	writing sync.Mutex // around Out
@@ -115,8 +116,10 @@ type notice struct {
 }
 
 // Run bridges until In ends, which is how a client says that it is done, or ctx
-// does. Then the session is ended at the server, and nothing is left running but,
-// if ctx ended first, a goroutine that reads from In. The error is nil if In ended.
+// does. Then the session is ended at the server, and nothing is left running but
+// what waits for the client: a goroutine that reads from In, if ctx ended first, and
+// those that write to Out, if nobody reads there. The error is nil if In ended and
+// the client has read everything.
 func Run(ctx context.Context, c Config) error {
 	if c.MaxMessage <= 0 {
 		c.MaxMessage = 64 << 20
@@ -133,7 +136,7 @@ func Run(ctx context.Context, c Config) error {
 	}
 	defer transport.CloseIdleConnections()
 	b := &bridge{
-		Config: c, flights: map[string]*flight{}, notices: make(chan notice, maxWaiting), told: make(chan struct{}),
+		Config: c, flights: map[string]*flight{}, notices: make(chan notice, maxWaiting), told: make(chan struct{}), over: make(chan struct{}),
 		client: &http.Client{
 			Transport: transport,
 			// The credential is for this address and for no other.
@@ -163,8 +166,7 @@ func Run(ctx context.Context, c Config) error {
 	b.running.Go(b.sendNotices)
 
 	err := b.pass(lines, ended)
-	b.end()
-	return err
+	return errors.Join(err, b.end())
 }
 
 // pass takes lines until there are no more. What follows the request for a session
@@ -195,9 +197,17 @@ func (b *bridge) pass(lines <-chan []byte, ended <-chan error) error {
 }
 
 // end waits a little for what is being answered, ends the session, and returns
-// when nothing runs any more.
-func (b *bridge) end() {
+// when nothing runs any more, or says that the client does not let it.
+func (b *bridge) end() error {
 	close(b.notices)
+	b.mu.Lock()
+	for _, f := range b.flights {
+		if f.m.Method == wire.MethodSubscriptionsListen { // has no answer until somebody ends it
+			f.silence()
+			f.cancel()
+		}
+	}
+	b.mu.Unlock()
 	done := make(chan struct{})
 	go func() {
 		<-b.told
@@ -218,8 +228,19 @@ func (b *bridge) end() {
 		b.endSession(s)
 	}
 	b.quit(errOver)
-	<-done
-	b.running.Wait()
+	go func() {
+		<-done
+		b.running.Wait()
+		close(b.over)
+	}()
+	late := time.NewTimer(endTime)
+	defer late.Stop()
+	select {
+	case <-b.over:
+		return nil
+	case <-late.C:
+		return errors.New("the client does not read what it is sent")
+	}
 }
 
 // take serves one message of the client. It returns as soon as the next one may

@@ -18,6 +18,16 @@ import (
 // BenchmarkRecords measures durable commits of a small record. Writers that
 // wait at the same time share a transaction.
 func BenchmarkRecords(b *testing.B) {
+	records(b, func(b *testing.B, c *Config) { c.Path = filepath.Join(b.TempDir(), "data", "store.db") })
+}
+
+// BenchmarkRecordsOnPostgres is the same on a server on this machine, over a socket.
+func BenchmarkRecordsOnPostgres(b *testing.B) {
+	s := server(b)
+	records(b, func(b *testing.B, c *Config) { c.Postgres = s.URL(newDatabase(b, s).name) })
+}
+
+func records(b *testing.B, place func(*testing.B, *Config)) {
 	for _, writers := range []int{1, 64} {
 		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
 			skey, _, err := audit.NewSigner(origin)
@@ -28,11 +38,13 @@ func BenchmarkRecords(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			s, err := Open(context.Background(), Config{
-				Path: filepath.Join(b.TempDir(), "data", "store.db"), Origin: origin, Signer: signer,
+			c := Config{
+				Origin: origin, Signer: signer,
 				SealingKey: make([]byte, 32), PseudonymKey: []byte("0123456789abcdef0123456789abcdef"),
 				Now: time.Now, Log: slog.New(slog.DiscardHandler),
-			})
+			}
+			place(b, &c)
+			s, err := Open(context.Background(), c)
 			if err != nil {
 				b.Fatal(err)
 			}

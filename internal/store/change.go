@@ -177,7 +177,7 @@ func (w *batchWriter) endRun(c control.EndRun) error {
 		int64(state), micros(c.At), text, string(c.ID), int64(sallyport.RunOpen)); err != nil {
 		return err
 	}
-	return w.exec(`DELETE FROM keys WHERE run = $1`, string(c.ID))
+	return w.exec(`DELETE FROM keys WHERE run = $1 AND run <> ''`, string(c.ID))
 }
 
 func roleText(roles []sallyport.Role) string {

@@ -22,7 +22,7 @@ import (
 // database past the program. It trusts the records; audit.VerifySource is for those.
 // A secret that was replaced by another (the hash of a key) it cannot tell.
 func (s *Store) Check(ctx context.Context, found func(seq int64, text string)) error {
-	tx, err := s.readers.BeginTx(ctx, readOnly)
+	tx, err := s.readers.BeginTx(ctx, s.db.dialect().snapshot)
 	if err != nil {
 		return err
 	}

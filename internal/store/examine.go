@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/pressly/goose/v3"
+	"sallyport"
 )
 
 // Condition is the state of a store's files, as doctor looks at it.
@@ -41,16 +41,9 @@ func Examine(ctx context.Context, path string) (*Condition, error) {
 	if err := c.readHolder(path); err != nil {
 		return nil, fmt.Errorf("store %s: %w", path, err)
 	}
-	entries, err := fs.ReadDir(migrations, "migrations")
-	if err != nil {
+	var err error
+	if c.Newest, err = sqliteDialect.newest(); err != nil {
 		return nil, err
-	}
-	for _, e := range entries {
-		version, err := goose.NumericComponent(e.Name())
-		if err != nil {
-			return nil, fmt.Errorf("migration %s: %w", e.Name(), err)
-		}
-		c.Newest = max(c.Newest, version)
 	}
 	db, err := sql.Open("sqlite", "file:"+path+"?mode=rw&_pragma=busy_timeout(5000)&_txlock=immediate")
 	if err != nil {
@@ -79,6 +72,52 @@ func Examine(ctx context.Context, path string) (*Condition, error) {
 		err = tx.Rollback()
 	}
 	c.Writing = err
+	return c, nil
+}
+
+// DatabaseCondition is the state of a store in PostgreSQL, as doctor looks at it.
+type DatabaseCondition struct {
+	Server
+	// Refusal is why no store can be kept there, nil if one can.
+	Refusal *sallyport.Refusal
+	Holder  *Session // nil if no program has the store open
+	// Schema is the version of the tables, zero if there are none; Newest is the one
+	// that this program brings them to.
+	Schema, Newest int64
+	Writable       bool // the role may write the records
+}
+
+// ExaminePostgres looks at the store in a database, whether a program has it open or
+// not. It changes nothing.
+func ExaminePostgres(ctx context.Context, url string, lax bool) (*DatabaseCondition, error) {
+	e := &postgres{url: url}
+	if err := e.parse(); err != nil {
+		return nil, err
+	}
+	db := e.database("sallyport doctor", map[string]string{"default_transaction_read_only": "on"})
+	defer db.Close()
+	server, err := examineServer(ctx, db)
+	if err != nil {
+		return nil, fmt.Errorf("store %s: %w", e.name(), withRemedy(err))
+	}
+	c := &DatabaseCondition{Server: *server, Refusal: server.refusal(lax)}
+	if c.Newest, err = postgresDialect.newest(); err != nil {
+		return nil, err
+	}
+	key, err := lockKey(ctx, db)
+	if err != nil {
+		return nil, err
+	}
+	if c.Holder, err = holderOf(ctx, db, key); err != nil {
+		return nil, err
+	}
+	var made bool
+	if err := db.QueryRowContext(ctx, `SELECT to_regclass('records') IS NOT NULL AND to_regclass('goose_db_version') IS NOT NULL`).Scan(&made); err != nil || !made {
+		return c, err
+	}
+	if err := db.QueryRowContext(ctx, `SELECT coalesce(max(version_id), 0), has_table_privilege('records', 'INSERT') FROM goose_db_version WHERE is_applied`).Scan(&c.Schema, &c.Writable); err != nil {
+		return nil, fmt.Errorf("store %s: %w", e.name(), withRemedy(err))
+	}
 	return c, nil
 }
 

@@ -2,8 +2,10 @@ package store
 
 import (
 	"errors"
+	"strings"
 	"syscall"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
@@ -17,6 +19,9 @@ func remedy(err error) string {
 	if e, ok := errors.AsType[*sqlite.Error](err); ok {
 		code = e.Code() & 0xff // the rest is an extended code
 	}
+	if text := remedyOfPostgres(err); text != "" {
+		return text
+	}
 	switch {
 	case code == sqlite3.SQLITE_FULL || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT):
 		return "make room on the disk; what has been recorded is safe"
@@ -28,6 +33,45 @@ func remedy(err error) string {
 		return "the file is damaged: keep a copy of it, restore a backup, and check that with audit verify --against a checkpoint kept elsewhere"
 	}
 	return ""
+}
+
+// remedyOfPostgres tells by the SQLSTATE (PostgreSQL's manual, appendix A).
+func remedyOfPostgres(err error) string {
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
+		switch {
+		case e.Code == "53100":
+			return "make room on the disk of the PostgreSQL server; what has been recorded is safe"
+		case e.Code == "53300":
+			return "raise max_connections of the PostgreSQL server, or let fewer programs use it: sallyport needs six"
+		case e.Code == "3D000":
+			return "create the database: CREATE DATABASE name ENCODING 'UTF8' TEMPLATE template0"
+		case e.Code == "42P01":
+			return "start it once, which makes the tables: sallyport up"
+		case e.Code == "42501":
+			return "let the role of store.postgres own the schema: ALTER SCHEMA public OWNER TO role"
+		case strings.HasPrefix(e.Code, "28"):
+			return "correct the user or password that store.postgres leads to"
+		case e.Code == "25006":
+			return "name the primary in store.postgres: this server takes no writes"
+		case strings.HasPrefix(e.Code, "XX"):
+			return "look at the log of the PostgreSQL server: it finds damage"
+		}
+	}
+	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok || lost(err) {
+		return "see that the PostgreSQL server runs and can be reached from here"
+	}
+	return ""
+}
+
+// unread is what somebody is told who cannot be known, because the store cannot be
+// read at the moment.
+func (s *Store) unread(err error) error {
+	connect, server := (*pgconn.ConnectError)(nil), (*pgconn.PgError)(nil)
+	gone := errors.As(err, &connect) || errors.As(err, &server) && strings.HasPrefix(server.Code, "57P") // the server ends
+	if !gone && !lost(err) && s.Ready() == nil {
+		return err
+	}
+	return sallyport.Refuse(sallyport.NotReady, "the store cannot be read at the moment, so nothing is done", "try again later; halts work all the same: sallyport halt --local on the server's machine")
 }
 
 // Error is an error of the disk or the database, with what to do about it.

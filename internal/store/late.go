@@ -167,6 +167,9 @@ func (s *Store) reloadLate(ctx context.Context) error {
 	if err := s.conn.QueryRowContext(ctx, `SELECT (SELECT coalesce(max(seq)+1, 0) FROM records), written FROM control`).Scan(&size, &written); err != nil {
 		return err
 	}
+	if known := s.size.Load(); known > size {
+		return fmt.Errorf("the log ends at record %d, and this program has seen %d written: the end of what was acknowledged is missing", size, known)
+	}
 	if written > size {
 		return fmt.Errorf("the log ends at record %d, but %d were written: its end is missing", size, written)
 	}
@@ -241,7 +244,7 @@ func (s *Store) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 // tail makes the hashes that are not written down, from the stored-hash index
 // first on.
 func (s *Store) tail(ctx context.Context) (hashes []tlog.Hash, first int64, err error) {
-	tx, err := s.readers.BeginTx(ctx, readOnly)
+	tx, err := s.readers.BeginTx(ctx, s.db.dialect().snapshot)
 	if err != nil {
 		return nil, 0, err
 	}

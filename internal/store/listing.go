@@ -48,7 +48,7 @@ func (s *Store) ListRecords(ctx context.Context, kind audit.Kind, f control.Reco
 // below which sequence to continue, -1 if there are no more.
 func (s *Store) ListCalls(ctx context.Context, f control.RecordFilter, below int64, limit int) ([]control.Call, int64, error) {
 	// One read transaction, so that a call that ends meanwhile is not seen twice.
-	tx, err := s.readers.BeginTx(ctx, readOnly)
+	tx, err := s.readers.BeginTx(ctx, s.db.dialect().snapshot)
 	if err != nil {
 		return nil, 0, err
 	}

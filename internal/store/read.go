@@ -17,9 +17,6 @@ import (
 	"sallyport/internal/gateway"
 )
 
-// readOnly is a transaction that sees one state.
-var readOnly = &sql.TxOptions{ReadOnly: true}
-
 // Records implements [audit.Source]: the bodies of the records from..to-1.
 func (s *Store) Records(ctx context.Context, from, to int64, fn func(seq int64, body []byte) error) error {
 	return eachRecord(ctx, s.readers, from, to, func(seq int64, body []byte) error { return fn(seq, bytes.Clone(body)) })
@@ -142,12 +139,11 @@ func (s *Store) Recent(ctx context.Context, below int64, limit int) ([]Line, err
 // FindCall returns the run of a call, looking through the newest records first,
 // or a refusal with code not_found.
 func (s *Store) FindCall(ctx context.Context, call sallyport.CallID) (sallyport.RunID, error) {
-	needle := `%"call":"` + string(call) + `"%`
 	if strings.ContainsAny(string(call), `%_"\`) && !strings.HasPrefix(string(call), "call_") {
 		return "", sallyport.Refuse(sallyport.BadRequest, "not a call id: "+string(call), "")
 	}
 	var run string
-	err := s.readers.QueryRowContext(ctx, `SELECT run FROM records WHERE run <> '' AND CAST(body AS text) LIKE $1 ORDER BY seq DESC LIMIT 1`, needle).Scan(&run)
+	err := s.readers.QueryRowContext(ctx, `SELECT run FROM records WHERE run <> '' AND `+s.db.dialect().holding+` ORDER BY seq DESC LIMIT 1`, []byte(`"call":"`+string(call)+`"`)).Scan(&run)
 	if errors.Is(err, sql.ErrNoRows) {
 		return "", sallyport.Refuse(sallyport.NotFound, "no record of call "+string(call), "")
 	}
@@ -262,7 +258,7 @@ func (s *Store) MarkUnknown(ctx context.Context) ([]control.Unknown, error) {
 // Decided returns all that people have decided.
 func (s *Store) Decided(ctx context.Context) (*control.Decided, error) {
 	// One read transaction, so that all of it is of one epoch.
-	tx, err := s.readers.BeginTx(ctx, readOnly)
+	tx, err := s.readers.BeginTx(ctx, s.db.dialect().snapshot)
 	if err != nil {
 		return nil, err
 	}
@@ -376,7 +372,7 @@ const keyColumns = `SELECT id, kind, hash, agent, release, run, person, ceiling,
 func (s *Store) Key(ctx context.Context, hash [32]byte) (*control.Key, error) {
 	keys, err := s.queryKeys(ctx, keyColumns+`WHERE hash = $1`, hash[:])
 	if err != nil {
-		return nil, err
+		return nil, s.unread(err)
 	}
 	if len(keys) == 0 {
 		return nil, sallyport.Refuse(sallyport.Unauthenticated, "the credential is not known", "")
@@ -408,7 +404,7 @@ func (s *Store) queryKeys(ctx context.Context, query string, args ...any) ([]con
 func (s *Store) Person(ctx context.Context, id sallyport.PersonID) (*sallyport.Person, error) {
 	people, err := s.queryPersons(ctx, `WHERE id = $1`, string(id))
 	if err != nil {
-		return nil, err
+		return nil, s.unread(err)
 	}
 	if len(people) == 0 {
 		return nil, sallyport.Refuse(sallyport.NotFound, "there is no person "+string(id), "keys person adds one")

@@ -215,7 +215,7 @@ func (s *Store) Sweep(ctx context.Context) (int, error) {
 	}
 	// An explicit run expires with its token.
 	open, err := s.queryRuns(ctx, `WHERE state = 1 AND CASE WHEN implicit THEN last_call <= $1
-		ELSE NOT EXISTS (SELECT 1 FROM keys WHERE keys.run = runs.id AND keys.expires > $2) END ORDER BY id LIMIT 1000`,
+		ELSE NOT EXISTS (SELECT 1 FROM keys WHERE keys.run = runs.id AND keys.run <> '' AND keys.expires > $2) END ORDER BY id LIMIT 1000`,
 		micros(now.Add(-idleEnd)), micros(now))
 	if err != nil {
 		return 0, err

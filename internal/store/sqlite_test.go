@@ -14,18 +14,22 @@ import (
 
 // TestSQLite: the store does all that an engine has to do.
 func TestSQLite(t *testing.T) {
-	conform.Run(t, func(t *testing.T) conform.Place { return &folder{t, t.TempDir()} })
+	conform.Run(t, func(t *testing.T) conform.Place { return &folder{t: t, path: t.TempDir()} })
 }
 
 // folder is where a store on SQLite keeps its files.
 type folder struct {
 	t    *testing.T
 	path string
+	was  string // before the crash; nobody looks there again
 }
 
 func (f *folder) file() string { return filepath.Join(f.path, "store.db") }
 
 func (f *folder) Open(ctx context.Context, s conform.Settings) (conform.Engine, error) {
+	if err := os.RemoveAll(f.was); err != nil {
+		return nil, err
+	}
 	opened, err := Open(ctx, Config{
 		Path: f.file(), Origin: s.Origin, Signer: s.Signer, SealingKey: s.SealingKey, PseudonymKey: s.PseudonymKey,
 		Now: s.Now, Log: slog.New(slog.DiscardHandler),
@@ -37,7 +41,7 @@ func (f *folder) Open(ctx context.Context, s conform.Settings) (conform.Engine, 
 }
 
 func (f *folder) Crash() (conform.Place, error) {
-	after := &folder{f.t, f.t.TempDir()}
+	after := &folder{t: f.t, path: f.t.TempDir(), was: f.path}
 	return after, copyKilled(f.file(), after.file())
 }
 

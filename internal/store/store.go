@@ -1,4 +1,5 @@
-// Package store keeps records, runs and what people have decided in SQLite.
+// Package store keeps records, runs and what people have decided, in SQLite or in
+// PostgreSQL.
 //
 // One goroutine writes, through one connection, in transactions that hold
 // whatever was waiting (group commit): see [Store.write]. Records and what people
@@ -11,32 +12,29 @@ import (
 	"context"
 	"crypto/cipher"
 	"database/sql"
-	"embed"
+	"database/sql/driver"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/pressly/goose/v3"
 	"golang.org/x/mod/sumdb/note"
-	_ "modernc.org/sqlite" // the driver, in Go: no cgo
 
 	"sallyport"
 	"sallyport/internal/audit"
 )
 
-//go:embed migrations/*.sql
-var migrations embed.FS
-
-// Config is what a store needs. All fields are required.
+// Config is what a store needs. All fields are required, of Path and Postgres one.
 type Config struct {
-	// Path is the database file; its folder is made if it is missing.
+	// Path is the SQLite database file; its folder is made if it is missing.
 	Path string
+	// Postgres is the URL of a PostgreSQL database, with its password.
+	Postgres string
+	// AsynchronousCommit lets PostgreSQL acknowledge what it may still lose when its
+	// machine does. Without it, a server that does so is refused.
+	AsynchronousCommit bool
 	// Origin names the log in its checkpoints.
 	Origin string
 	// Signer signs checkpoints; its key lies outside the store's folder.
@@ -54,7 +52,7 @@ type Store struct {
 	Config
 	boot    string // this start of the program, in intents
 	kek     cipher.AEAD
-	held    *os.File // the lock; nil in a store that only reads
+	db      engine
 	writer  *sql.DB
 	readers *sql.DB
 	ops     chan *op
@@ -71,6 +69,8 @@ type Store struct {
 	halts []sallyport.Halt
 	stmts statements
 	void  bool // tree, late and halts may not be those of the database
+
+	away atomic.Pointer[sallyport.Refusal] // why nothing can be written at the moment
 
 	size  atomic.Int64 // of the tree, as committed
 	epoch atomic.Int64
@@ -92,20 +92,17 @@ type Store struct {
 // from a backup that is older than its last checkpoint is found by audit verify
 // --against.
 func Open(ctx context.Context, c Config) (*Store, error) {
-	if err := os.MkdirAll(filepath.Dir(c.Path), 0o700); err != nil {
-		return nil, fmt.Errorf("store: %w", err)
-	}
 	kek, err := newAEAD(c.SealingKey)
 	if err != nil {
 		return nil, fmt.Errorf("store: sealing key: %w", err)
 	}
 	s := &Store{
-		Config: c, kek: kek, boot: randomName(),
+		Config: c, kek: kek, boot: randomName(), db: c.engine(),
 		ops: make(chan *op, 4096), now: make(chan chan struct{}), quit: make(chan struct{}), done: make(chan struct{}),
 	}
 	s.runs.init()
 	if err := s.open(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("store %s: %w", c.Path, withRemedy(err)), s.closeDatabases())
+		return nil, errors.Join(fmt.Errorf("store %s: %w", s.db.name(), withRemedy(err)), s.closeDatabases())
 	}
 	go s.write()
 	// What the last start left unwritten is written down before anybody reads it: a
@@ -116,41 +113,8 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	return s, nil
 }
 
-// dsn opens the file so that an acknowledged commit survives the machine: WAL
-// with a sync on every commit.
-func dsn(path string, more string) string {
-	return "file:" + path + "?_pragma=busy_timeout(5000)&_pragma=journal_mode(wal)&_pragma=synchronous(full)" + more
-}
-
 func (s *Store) open(ctx context.Context) error {
-	var err error
-	if s.held, err = hold(s.Path, s.Now()); err != nil {
-		return err
-	}
-	if s.writer, err = sql.Open("sqlite", dsn(s.Path, "&_pragma=cache_size(-65536)&_pragma=wal_autocheckpoint(4000)&_txlock=immediate")); err != nil {
-		return err
-	}
-	s.writer.SetMaxOpenConns(1)
-	dir, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		return err
-	}
-	up, err := goose.NewProvider(goose.DialectSQLite3, s.writer, dir)
-	if err != nil {
-		return err
-	}
-	if _, err := up.Up(ctx); err != nil {
-		return fmt.Errorf("migrations: %w", err)
-	}
-	if s.readers, err = sql.Open("sqlite", dsn(s.Path, "&_pragma=query_only(true)")); err != nil {
-		return err
-	}
-	s.readers.SetMaxOpenConns(4)
-	s.readers.SetMaxIdleConns(4)
-	if s.conn, err = s.writer.Conn(ctx); err != nil {
-		return err
-	}
-	if err := s.stmts.prepare(ctx, s.conn); err != nil {
+	if err := s.db.open(ctx, s); err != nil {
 		return err
 	}
 	if err := s.conn.QueryRowContext(ctx, `SELECT coalesce(max(seq)+1, 0) FROM records`).Scan(&s.began); err != nil {
@@ -186,22 +150,19 @@ func (s *Store) reloadControl(ctx context.Context, q querier) error {
 // OpenReader opens a store to read it, beside the program that writes it. What
 // would write is refused.
 func OpenReader(ctx context.Context, c Config) (*Store, error) {
-	if _, err := os.Stat(c.Path); err != nil {
-		return nil, fmt.Errorf("store: %w", err)
-	}
 	kek, err := newAEAD(c.SealingKey)
 	if err != nil {
 		return nil, fmt.Errorf("store: sealing key: %w", err)
 	}
-	s := &Store{Config: c, kek: kek, boot: randomName(), done: make(chan struct{}), quit: make(chan struct{})}
+	s := &Store{Config: c, kek: kek, boot: randomName(), db: c.engine(), done: make(chan struct{}), quit: make(chan struct{})}
 	close(s.done)
 	s.runs.init()
-	if s.readers, err = sql.Open("sqlite", dsn(c.Path, "&_pragma=query_only(true)")); err != nil {
-		return nil, fmt.Errorf("store %s: %w", c.Path, err)
+	if err := s.db.openReaders(ctx, s); err != nil {
+		return nil, fmt.Errorf("store %s: %w", s.db.name(), withRemedy(err))
 	}
 	var size int64
 	if err := s.readers.QueryRowContext(ctx, `SELECT coalesce(max(seq)+1, 0) FROM records`).Scan(&size); err != nil {
-		return nil, errors.Join(fmt.Errorf("store %s: %w", c.Path, err), s.readers.Close())
+		return nil, errors.Join(fmt.Errorf("store %s: %w", s.db.name(), withRemedy(err)), s.readers.Close())
 	}
 	s.size.Store(size)
 	return s, nil
@@ -247,7 +208,9 @@ func (s *Store) closeDatabases() error {
 	var errs []error
 	if s.conn != nil {
 		s.stmts.close()
-		errs = append(errs, s.conn.Close())
+		if err := s.conn.Close(); !lost(err) {
+			errs = append(errs, err)
+		}
 	}
 	if s.readers != nil {
 		errs = append(errs, s.readers.Close())
@@ -255,16 +218,22 @@ func (s *Store) closeDatabases() error {
 	if s.writer != nil {
 		errs = append(errs, s.writer.Close())
 	}
-	if s.held != nil { // last: until here the files are ours
-		errs = append(errs, s.held.Close())
-	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, s.db.close(s))...) // last: until here the files are ours
 }
 
 // Ping asks the database for an answer: what doctor and readiness look at.
 func (s *Store) Ping(ctx context.Context) error {
 	var one int
 	return s.readers.QueryRowContext(ctx, `SELECT 1`).Scan(&one)
+}
+
+// Ready says why nothing can be written at the moment, nil if something can, as far
+// as is known: a call that has to be recorded need not be begun.
+func (s *Store) Ready() *sallyport.Refusal { return s.away.Load() }
+
+// lost reports whether an error says that a connection is gone.
+func lost(err error) bool {
+	return errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone)
 }
 
 // querier is a connection or a transaction, as the readers of this package need

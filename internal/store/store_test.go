@@ -29,13 +29,21 @@ const (
 type rig struct {
 	t *testing.T
 	Config
-	vkey string
+	skey, vkey string
 	*Store
 	// fault is asked at every point where a commit can fail.
 	fault atomic.Pointer[func(point string) error]
 }
 
 func newRig(t *testing.T) *rig {
+	t.Helper()
+	r := unopened(t)
+	r.open()
+	t.Cleanup(func() { r.Close() })
+	return r
+}
+
+func unopened(t *testing.T) *rig {
 	t.Helper()
 	skey, vkey, err := audit.NewSigner(origin)
 	if err != nil {
@@ -46,14 +54,11 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	clock := time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
-	r := &rig{t: t, vkey: vkey, Config: Config{
+	return &rig{t: t, skey: skey, vkey: vkey, Config: Config{
 		Path: filepath.Join(t.TempDir(), "data", "store.db"), Origin: origin, Signer: signer,
 		SealingKey: make([]byte, 32), PseudonymKey: []byte("0123456789abcdef0123456789abcdef"),
 		Now: func() time.Time { return clock }, Log: slog.New(slog.DiscardHandler),
 	}}
-	r.open()
-	t.Cleanup(func() { r.Close() })
-	return r
 }
 
 func (r *rig) open() {

@@ -90,6 +90,7 @@ func (s *Store) write() {
 		case o := <-s.ops:
 			batch = append(batch, o)
 		case <-tick.C:
+			s.look()
 			checkpointed = s.checkpoint(checkpointed)
 			continue
 		case signed := <-s.now:
@@ -132,17 +133,16 @@ func (s *Store) commit(batch []*op) {
 	if len(batch) == 0 {
 		return
 	}
-	ctx := context.Background()
 	results := make([]error, len(batch))
 	var err error
 	if s.void {
-		err = s.refresh(ctx)
+		err = s.refresh()
 	}
 	if err == nil {
-		if err = s.transact(ctx, batch, results); err != nil {
+		if err = s.transact(batch, results); err != nil {
 			// It may have happened all the same: what we know in memory is void.
 			s.void = true
-			err = errors.Join(err, s.refresh(ctx))
+			err = errors.Join(err, s.refresh())
 		}
 	}
 	for i, o := range batch {
@@ -155,25 +155,63 @@ func (s *Store) commit(batch []*op) {
 
 // refresh reads again what is void in memory. Until that has worked nothing may
 // be written: a record would get a wrong place in the tree.
-func (s *Store) refresh(ctx context.Context) error {
+func (s *Store) refresh() error {
+	ctx, cancel := s.patient()
+	defer cancel()
 	err := s.fault("reload")
+	if err == nil {
+		err = s.db.again(ctx, s)
+	}
 	if err == nil {
 		err = s.reload(ctx)
 	}
 	if err != nil {
+		refusal, ok := errors.AsType[*sallyport.Refusal](err)
+		if !ok || refusal.Code != sallyport.NotReady { // the rest is for operators
+			refusal = sallyport.Refuse(sallyport.NotReady, "nothing can be recorded at the moment, so nothing is done", "an operator has to look at the log of the server")
+		}
+		if s.away.Swap(refusal) == nil {
+			s.Log.Error("the store is away: calls are refused until it is back", "err", withRemedy(err))
+		}
 		return fmt.Errorf("the store cannot be read: %w", err)
+	}
+	if s.away.Swap(nil) != nil {
+		s.Log.Info("the store is back")
 	}
 	s.void = false
 	return nil
 }
 
+// look sees, while nobody writes, whether the store is still there and still ours,
+// and whether one that was away is back.
+func (s *Store) look() {
+	ctx, cancel := s.patient()
+	defer cancel()
+	if !s.void {
+		s.void = s.db.again(ctx, s) != nil
+	}
+	if s.void {
+		_ = s.refresh() // says so itself
+	}
+}
+
+// patient bounds what is done with the database at once.
+func (s *Store) patient() (context.Context, context.CancelFunc) {
+	if d := s.db.dialect().patience; d > 0 {
+		return context.WithTimeout(context.Background(), d)
+	}
+	return context.Background(), func() {}
+}
+
 // transact writes the batch in one transaction. An op that is refused by itself
 // (a fence, a conflict) gets its own result; anything else fails all.
-func (s *Store) transact(ctx context.Context, batch []*op, results []error) (err error) {
+func (s *Store) transact(batch []*op, results []error) (err error) {
+	ctx, cancel := s.patient()
+	defer cancel()
 	if err := s.fault("begin"); err != nil {
 		return err
 	}
-	if _, err := s.stmts.begin.ExecContext(ctx); err != nil {
+	if err := s.db.begin(ctx, s); err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}
 	defer func() {
@@ -181,12 +219,15 @@ func (s *Store) transact(ctx context.Context, batch []*op, results []error) (err
 			_, _ = s.conn.ExecContext(ctx, `ROLLBACK`) // nothing to roll back if the commit went through
 		}
 	}()
-	w := &batchWriter{s: s, ctx: ctx}
+	w := &batchWriter{s: s, ctx: ctx, from: s.tree.Size()}
 	for i, o := range batch {
 		results[i], err = w.apply(o)
 		if err != nil {
 			return err
 		}
+	}
+	if err := s.db.insert(ctx, s, w.from, w.records); err != nil {
+		return err
 	}
 	if err := s.fault("commit"); err != nil {
 		return err
@@ -211,6 +252,8 @@ func (s *Store) transact(ctx context.Context, batch []*op, results []error) (err
 type batchWriter struct {
 	s       *Store
 	ctx     context.Context
+	from    int64              // the sequence of the first of records
+	records []*sealed          // have their place, and are written last
 	control bool               // something changed that calls are judged by
 	settled []sallyport.CallID // a person settled their outcomes
 }
@@ -240,9 +283,7 @@ func (w *batchWriter) apply(o *op) (own, all error) {
 	for i := range o.records {
 		r := &o.records[i]
 		seq := s.tree.Size()
-		if _, err := s.stmts.record.ExecContext(w.ctx, seq, string(r.run), r.body, r.payload); err != nil {
-			return nil, fmt.Errorf("record %d: %w", seq, err)
-		}
+		w.records = append(w.records, r)
 		s.late.hashes = s.tree.Append(s.late.hashes, r.leaf)
 		s.late.take(seq, &r.says, s.boot)
 	}
@@ -271,20 +312,20 @@ type statements struct {
 	begin, commit, record, hashes, open, settle, run, written *sql.Stmt
 }
 
-func (p *statements) prepare(ctx context.Context, c *sql.Conn) error {
+func (p *statements) prepare(ctx context.Context, c *sql.Conn, d *dialect) error {
 	for _, one := range []struct {
 		stmt **sql.Stmt
 		text string
 	}{
-		{&p.begin, `BEGIN IMMEDIATE`},
+		{&p.begin, d.begin},
 		{&p.commit, `COMMIT`},
-		{&p.record, `INSERT INTO records (seq, run, body, payload) VALUES ($1, $2, $3, $4)`},
+		{&p.record, d.record},
 		{&p.hashes, `INSERT INTO hashes (first, hashes) VALUES ($1, $2)`},
 		{&p.open, `INSERT INTO intents (call, seq, boot) VALUES ($1, $2, $3) ON CONFLICT (call) DO UPDATE SET boot = excluded.boot`},
 		{&p.settle, `DELETE FROM intents WHERE call = $1`},
 		{&p.written, `UPDATE control SET written = $1`},
-		{&p.run, `UPDATE runs SET calls = calls + $1, last_call = max(last_call, $2),
-			integrity = min(integrity, $3), confidentiality = max(confidentiality, $4) WHERE id = $5`},
+		{&p.run, `UPDATE runs SET calls = calls + $1, last_call = ` + d.greatest + `(last_call, $2),
+			integrity = ` + d.least + `(integrity, $3), confidentiality = ` + d.greatest + `(confidentiality, $4) WHERE id = $5`},
 	} {
 		stmt, err := c.PrepareContext(ctx, one.text)
 		if err != nil {

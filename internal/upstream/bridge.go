@@ -34,11 +34,14 @@ const (
 	// holdFor is how long an upstream's question waits for a client that comes back
 	// with the answer.
 	holdFor = 5 * time.Minute
-	// maxBridged bounds those sessions for one owner, maxHeld the calls that wait for
-	// a client, maxHeldEach those of one owner.
-	maxBridged  = 4
-	maxHeld     = 256
-	maxHeldEach = 16
+	// maxBridged bounds those sessions for one owner, maxBridgedAll for all of an
+	// upstream, maxBridgedChildren if each is a process; maxHeld bounds the calls that
+	// wait for a client, maxHeldEach those of one owner.
+	maxBridged         = 4
+	maxBridgedAll      = maxSessions / 2
+	maxBridgedChildren = maxChildren / 2
+	maxHeld            = 256
+	maxHeldEach        = 16
 	// maxRounds bounds how often an upstream may ask for input during one call.
 	maxRounds = 8
 	// shedWait is the wait before a request is made again for an upstream that asks
@@ -49,6 +52,7 @@ const (
 // bridge is what an upstream of the sessions era needs for clients of the other.
 type bridge struct {
 	seal cipher.AEAD // of requestState: what was sealed here is opened here alone
+	most int         // sessions
 
 	mu       sync.Mutex
 	last     uint64 // number of requests and sessions
@@ -57,7 +61,7 @@ type bridge struct {
 	sweep    *time.Timer // runs while there are sessions
 }
 
-func newBridge() *bridge {
+func newBridge(most int) *bridge {
 	key := make([]byte, 32)
 	rand.Read(key)
 	block, err := aes.NewCipher(key)
@@ -68,7 +72,7 @@ func newBridge() *bridge {
 	if err != nil {
 		panic("upstream: AES has blocks of 16 bytes: " + err.Error())
 	}
-	return &bridge{seal: seal, sessions: map[string]*bridged{}, held: map[uint64]*heldCall{}}
+	return &bridge{seal: seal, most: most, sessions: map[string]*bridged{}, held: map[uint64]*heldCall{}}
 }
 
 // bridged is a session with the upstream that one owner's requests share. It is
@@ -255,6 +259,7 @@ func (u *upstream) toSessions(ctx context.Context, r *gateway.Request) (*gateway
 		defer b.finish(s, number)
 		defer drop()
 		res, err := u.link.do(own, &other)
+		h.cut = own.Err() != nil
 		h.end(res, err)
 	}()
 	return h.wait(ctx, r)
@@ -350,24 +355,27 @@ func memberOf(object []byte, name string) ([]byte, error) {
 	return value, err
 }
 
-// makeRoom ends the session of an owner that was not used for the longest time, if
-// it has as many as it may.
+// makeRoom ends the session that was not used for the longest time, of an owner
+// that has as many as it may, or of all.
 func (b *bridge) makeRoom(u *upstream, owner string) error {
-	own, oldest := 0, ""
-	for key, s := range b.sessions {
-		if s.owner != owner {
-			continue
+	own := 0
+	for _, s := range b.sessions {
+		if s.owner == owner {
+			own++
 		}
-		own++
-		if len(s.calls) == 0 && (oldest == "" || s.used.Before(b.sessions[oldest].used)) {
+	}
+	crowded := own >= maxBridged
+	if !crowded && len(b.sessions) < b.most {
+		return nil
+	}
+	oldest := ""
+	for key, s := range b.sessions {
+		if len(s.calls) == 0 && (s.owner == owner || !crowded) && (oldest == "" || s.used.Before(b.sessions[oldest].used)) {
 			oldest = key
 		}
 	}
-	if own < maxBridged {
-		return nil
-	}
 	if oldest == "" {
-		return unavailable("this credential has too many sessions with the system behind this tool in use", "wait for calls in flight to end", false)
+		return unavailable("too many sessions with the system behind this tool are in use", "wait for calls in flight to end", false)
 	}
 	u.link.forget(&b.sessions[oldest].Session)
 	delete(b.sessions, oldest)
@@ -453,9 +461,11 @@ type heldCall struct {
 	expires   *time.Timer
 	then      []func(*gateway.Response, error)
 	ended     bool
+	cut       bool               // it ended because this end wanted it to
 	reason    *sallyport.Refusal // why it was dropped; nil if it was not
 	response  *gateway.Response  // translated, under the request's own id
 	err       error
+	aside     *sallyport.Refusal // what those are told who do not wait, if that is not err
 
 	arrived chan struct{} // holds a token when there is a new question
 	over    chan struct{} // closed when response or err is there
@@ -643,8 +653,11 @@ func (h *heldCall) end(res *gateway.Response, err error) {
 	h.mu.Lock()
 	if err != nil {
 		res = nil
-		if h.reason != nil {
+		switch {
+		case h.reason != nil:
 			err = h.reason
+		case h.cut: // with the request that waited for it, or with everything
+			h.aside = stopped()
 		}
 	}
 	h.response, h.err, h.ended = res, err, true
@@ -658,11 +671,14 @@ func (h *heldCall) end(res *gateway.Response, err error) {
 }
 
 func (h *heldCall) tell(f func(*gateway.Response, error)) {
-	if h.err != nil {
+	switch {
+	case h.aside != nil:
+		f(nil, h.aside)
+	case h.err != nil:
 		f(nil, h.up.refusal(context.Background(), h.err))
-		return
+	default:
+		f(h.response, nil)
 	}
-	f(h.response, nil)
 }
 
 // Then implements [gateway.Held].
@@ -680,19 +696,26 @@ func (h *heldCall) Then(f func(*gateway.Response, error)) {
 
 // Drop implements [gateway.Held].
 func (h *heldCall) Drop() {
-	h.give(sallyport.Refuse(sallyport.Cancelled, "the call was stopped while its client was asked something", ""))
+	h.give(stopped())
+}
+
+func stopped() *sallyport.Refusal {
+	r := sallyport.Refuse(sallyport.Cancelled, "the call was stopped while its client was asked something", "")
+	r.Detail = map[string]any{"sent": true}
+	return r
 }
 
 // expire ends a request whose client did not come back in time.
 func (h *heldCall) expire() {
-	h.give(sallyport.Refuse(sallyport.Cancelled, "the client did not come back with an answer in time", ""))
+	r := stopped()
+	r.Reason = "the client did not come back with an answer in time"
+	h.give(r)
 }
 
 // give gives the request up.
 func (h *heldCall) give(reason *sallyport.Refusal) {
 	h.mu.Lock()
-	if h.reason == nil {
-		reason.Detail = map[string]any{"sent": true}
+	if h.reason == nil && !h.ended {
 		h.reason = reason
 	}
 	h.mu.Unlock()

@@ -43,6 +43,7 @@ func (o *office) serve(w http.ResponseWriter, r received) {
 	switch {
 	case r.method == http.MethodDelete:
 		o.known.Delete(id)
+		close(o.gone(id))
 		o.ended.Add(1)
 		return
 	case r.method != http.MethodPost:
@@ -88,8 +89,16 @@ func (o *office) ask(w http.ResponseWriter, r received, id, method string) strin
 	sayEvent(w, `{"jsonrpc":"2.0","id":%s,"method":%q,"params":{"message" : "of %s"}}`, id, method, r.message.Name)
 	select {
 	case answer := <-ch:
+		if strings.Contains(answer, "or did not answer") && r.message.Name == "hold" { // given up: so is the call
+			select {
+			case <-o.gone(r.header.Get(wire.HeaderSessionID) + r.id()):
+			case <-o.gone(r.header.Get(wire.HeaderSessionID)):
+			}
+		}
 		return answer
 	case <-o.gone(r.header.Get(wire.HeaderSessionID) + r.id()):
+		return "cancelled"
+	case <-o.gone(r.header.Get(wire.HeaderSessionID)):
 		return "cancelled"
 	case <-time.After(deadline):
 		return "nobody answered"
@@ -304,6 +313,22 @@ func TestBridgedSessionsEnd(t *testing.T) {
 	_, err := b.Do(within(t), alone{tool: "x", owner: "busy", capabilities: `{"n":"another"}`}.request(t))
 	refused(t, err, sallyport.UpstreamUnavailable, false)
 	do(t, b, alone{tool: "x", owner: "another"}.request(t))
+
+	// There are so many at most, whoever owns them; nobody can take another's place
+	// while it is used.
+	stage = newStage(t, sallyport.Production)
+	b = backend(t, stage, program(t, wire.Version20251125))
+	upstream.Crowd(b, 2)
+	for i := range 4 {
+		do(t, b, alone{tool: "echo", owner: fmt.Sprint(i)}.request(t))
+	}
+	if n := status(t, stage).Children; n != 2 {
+		t.Errorf("%d children", n)
+	}
+	state(t, do(t, b, alone{tool: "ask", owner: "a"}.request(t)))
+	state(t, do(t, b, alone{tool: "ask", owner: "b"}.request(t)))
+	_, err = b.Do(within(t), alone{tool: "echo", owner: "c"}.request(t))
+	refused(t, err, sallyport.UpstreamUnavailable, false)
 }
 
 // TestHeldCall lets a server ask twice in one call: the client comes back twice,
@@ -502,19 +527,19 @@ func TestHeldCallEnds(t *testing.T) {
 
 	impatient := newStage(t, sallyport.Production)
 	upstream.Patience(impatient, time.Minute, 30*time.Millisecond)
-	b, res, ended := begin(impatient, "x")
+	b, res, ended := begin(impatient, "hold")
 	refused(t, over("nobody comes back", ended), sallyport.Cancelled, true)
-	refused(t, after(b, "x", res), sallyport.OutcomeUnknown, false)
+	refused(t, after(b, "hold", res), sallyport.OutcomeUnknown, false)
 	eventually(t, "the server is told", func() bool { return o.cancelled.Load() == 1 })
 
-	b, res, ended = begin(newStage(t, sallyport.Production), "x")
+	b, res, ended = begin(newStage(t, sallyport.Production), "hold")
 	res.Held.Drop()
 	res.Held.Drop()
 	refused(t, over("a halt", ended), sallyport.Cancelled, true)
-	refused(t, after(b, "x", res), sallyport.OutcomeUnknown, false)
+	refused(t, after(b, "hold", res), sallyport.OutcomeUnknown, false)
 
 	closing := newStage(t, sallyport.Production)
-	_, _, ended = begin(closing, "x")
+	_, _, ended = begin(closing, "hold")
 	if err := closing.Close(within(t)); err != nil {
 		t.Error(err)
 	}
@@ -535,7 +560,7 @@ func TestHeldCallEnds(t *testing.T) {
 
 	// A client that hangs up while nothing is asked cancels as ever.
 	ctx, cancel := context.WithCancel(t.Context())
-	r := alone{tool: "x"}.request(t)
+	r := alone{tool: "hold"}.request(t)
 	r.AfterWrite = cancel
 	_, err := b.Do(ctx, r)
 	refused(t, err, sallyport.Cancelled, true)
@@ -735,4 +760,42 @@ func TestSessionClientOfStatelessStdio(t *testing.T) {
 	if n := status(t, stage).Children; n != 1 {
 		t.Errorf("%d children", n)
 	}
+}
+
+// BenchmarkCross makes calls within an era and across, to the same server, which is
+// part of what is measured.
+func BenchmarkCross(b *testing.B) {
+	o := newOffice(b, func(_ *office, w http.ResponseWriter, r received) {
+		sayJSON(w, `{"jsonrpc":"2.0","id":%s,"result":%s}`, r.id(), modest)
+	})
+	s := newSite(b, echo)
+	const arguments = `{"customer":"c-1234567890","fields":["name","address","orders"]}`
+	for _, c := range []struct {
+		name string
+		to   sallyport.Transport
+		r    *gateway.Request
+	}{
+		{"stateless to stateless", at(s), stateless(b, "1", "x", arguments)},
+		{"sessions to sessions", atSessions(o.site), sessions(b, clientSession("s"), "1", "x", arguments)},
+		{"sessions to stateless", at(s), sessions(b, clientSession("s"), "1", "x", arguments)},
+		{"stateless to sessions", atSessions(o.site), alone{tool: "x", arguments: arguments, capabilities: `{"roots":{}}`}.request(b)},
+		{"stateless to sessions, may be asked", atSessions(o.site), alone{tool: "x", arguments: arguments}.request(b)},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			to := backend(b, newStage(b, sallyport.Production), c.to)
+			b.ReportAllocs()
+			for b.Loop() {
+				do1(b, to, c.r)
+				o.forget()
+				s.forget()
+			}
+		})
+	}
+}
+
+// forget drops what the server has received.
+func (s *site) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.got = nil
 }

@@ -57,8 +57,9 @@ var errClosed = errors.New("closed")
 // pool keeps the connections to one address. The address is the only one that
 // is ever dialed: nothing that a request or a response says can name another.
 type pool struct {
-	address string      // host and port
-	tls     *tls.Config // nil for plaintext
+	address string                                  // host and port
+	dialer  func(context.Context) (net.Conn, error) // of tests; nil dials the address
+	tls     *tls.Config                             // nil for plaintext
 	dials   atomic.Uint64
 
 	mu     sync.Mutex
@@ -154,8 +155,14 @@ func (p *pool) learn(d time.Duration) {
 func (p *pool) dial(ctx context.Context) (*conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	d := net.Dialer{}
-	nc, err := d.DialContext(ctx, "tcp", p.address)
+	dial := p.dialer
+	if dial == nil {
+		dial = func(ctx context.Context) (net.Conn, error) {
+			d := net.Dialer{}
+			return d.DialContext(ctx, "tcp", p.address)
+		}
+	}
+	nc, err := dial(ctx)
 	if err != nil {
 		return nil, err
 	}

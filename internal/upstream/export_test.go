@@ -2,9 +2,14 @@ package upstream
 
 import (
 	"bufio"
+	"context"
 	"crypto/x509"
 	"io"
+	"net"
+	"sallyport"
 	"time"
+
+	"sallyport/internal/gateway"
 )
 
 // Trust makes the stage trust the certificates for its https upstreams.
@@ -16,6 +21,9 @@ func Patience(s *Stage, idle, hold time.Duration) { s.bridgeIdle, s.holdFor = id
 
 // MaxBridged is how many of those sessions one owner has.
 const MaxBridged = maxBridged
+
+// Crowd sets how many of those sessions a backend has.
+func Crowd(b gateway.Backend, most int) { b.(*upstream).bridge.most = most }
 
 // Answered is a response as the HTTP/1.1 client of this package reads it.
 type Answered struct {
@@ -98,3 +106,30 @@ const (
 	MaxSessions = maxSessions
 	StderrLines = stderrLines
 )
+
+// TestBroker is a broker apart from any upstream.
+type TestBroker struct{ b *broker }
+
+// NewTestBroker returns one that reaches its authorization server through dial.
+func NewTestBroker(ctx context.Context, dial func(context.Context) (net.Conn, error)) TestBroker {
+	s := NewStage(Config{Secret: func(string) (string, error) { return "s", nil }})
+	s.ctx = ctx
+	u := &upstream{stage: s, log: s.config.Log, transport: sallyport.Transport{OAuth: sallyport.OAuth{
+		URL: "http://issuer/token", Grant: "client_credentials", Client: "c", Secret: "env:s",
+	}}}
+	b, err := newBroker(u)
+	if err != nil {
+		panic(err)
+	}
+	b.pool.dialer = dial
+	return TestBroker{b}
+}
+
+// Token is what the broker has.
+func (t TestBroker) Token() (string, time.Time, error) { return t.b.token() }
+
+// ParseToken reads the answer of a token endpoint.
+func ParseToken(body []byte) (token string, life time.Duration, code string, err error) {
+	g, code, err := parseToken(body)
+	return g.token, g.life, code, err
+}

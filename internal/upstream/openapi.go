@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -127,7 +128,15 @@ func (l *openapiLink) receive(x *exchange, op *openapi.Operation, r *gateway.Req
 		l.unaccepted(secrets)
 		return nil, unavailable("the system behind this tool does not accept this gateway's credential", "ask an operator to renew it", true)
 	}
-	return l.answer(wire.AppendResult(nil, r.Message.ID.Of(r.Message.Raw), l.result(op, r, status, media, charset, body)), r)
+	id := r.Message.ID.Of(r.Message.Raw)
+	res, err := l.answer(wire.AppendResult(nil, id, l.result(op, r, status, media, charset, body)), r)
+	if syntax := (*wire.SyntaxError)(nil); errors.As(err, &syntax) {
+		// Deeper than a message may nest: as text it is still whole.
+		plain := *op
+		plain.Output = openapi.OutputNone
+		res, err = l.answer(wire.AppendResult(nil, id, l.result(&plain, r, status, media, charset, body)), r)
+	}
+	return res, err
 }
 
 // answer is a message of this end as the response to r.
@@ -135,6 +144,9 @@ func (l *openapiLink) answer(raw []byte, r *gateway.Request) (*gateway.Response,
 	limit := r.MaxResult
 	if limit <= 0 {
 		limit = defaultMaxResult
+	}
+	if len(raw) > limit {
+		return nil, errTooLarge
 	}
 	m, err := wire.Scan(raw, wire.Limits{Bytes: limit})
 	if err != nil {

@@ -313,7 +313,11 @@ func (s *Stage) newUpstream(u *sallyport.StageUpstream, era wire.Era, version st
 		idle: make(chan struct{}, 1),
 	}
 	if era == wire.Sessions {
-		b.bridge = newBridge()
+		most := maxBridgedAll
+		if len(u.Transport.Command) > 0 {
+			most = maxBridgedChildren
+		}
+		b.bridge = newBridge(most)
 	}
 	b.transport.Command = slices.Clone(u.Transport.Command)
 	b.transport.Env = maps.Clone(u.Transport.Env)

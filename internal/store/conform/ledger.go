@@ -273,7 +273,14 @@ func refusedAmongOthers(r *rig) {
 		for n := range 4 {
 			if (i+n)%2 == 0 {
 				record := r.applied()
-				if err := r.Commit(ctx, record); err != nil {
+				err := error(nil)
+				if i%4 < 2 {
+					err = r.Commit(ctx, record)
+				} else { // which a halt would stop
+					e := r.entry(run, audit.Intent, sallyport.CallID(r.id("call")), 0)
+					record, err = e.Record, r.Intend(ctx, e)
+				}
+				if err != nil {
 					r.Error(err)
 				}
 				mu.Lock()
@@ -486,6 +493,12 @@ func unknowns(r *rig) {
 	list(unsure)
 	r.wants(sallyport.NotFound, r.settle(run, done, "happened"))
 	r.wants(sallyport.NotFound, r.settle(run, "call_none", "happened"))
+	flying, err := r.intend(run)
+	r.must(err)
+	r.wants(sallyport.NotFound, r.settle(run, flying, "happened")) // it will say itself
+	r.must(r.Checkpoint())
+	r.wants(sallyport.NotFound, r.settle(run, flying, "happened"))
+	r.must(r.conclude(run, flying, sallyport.OutcomeOK))
 	for _, again := range []func(){r.crash, r.reopen} {
 		again()
 		if marked, err := r.MarkUnknown(ctx); err != nil || len(marked) != 0 {

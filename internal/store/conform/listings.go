@@ -85,9 +85,9 @@ func (h *history) step(t *rapid.T) {
 	fresh := func() control.Call {
 		return h.begin(rapid.SampledFrom(h.runs).Draw(t, "run"), rapid.SampledFrom(sallyport.Stages).Draw(t, "stage"), rapid.SampledFrom([]string{"read", "write"}).Draw(t, "tool"))
 	}
-	kinds := []string{"intend", "intend", "read", "denied", "applied"}
+	kinds := []string{"intend", "intend", "intend", "read", "read", "denied", "applied"}
 	if len(h.open) > 0 {
-		kinds = append(kinds, "end", "end", "unsure", "lost")
+		kinds = append(kinds, "end", "end", "end", "unsure", "lost")
 	}
 	if len(h.unknown) > 0 {
 		kinds = append(kinds, "settle")
@@ -159,13 +159,13 @@ func listCalls(r *rig) {
 		h := r.history()
 		first := r.Size()
 		since := r.now()
-		for range rapid.IntRange(1, 25).Draw(t, "steps") {
+		for range rapid.IntRange(1, 16).Draw(t, "steps") {
 			h.step(t)
 		}
 		slices.Reverse(h.want)
 		runs := []sallyport.RunID{h.runs[0].ID, h.runs[1].ID}
 		mine := func(c control.Call) bool { return c.Sequence >= first } // others are of the cases before
-		for range 12 {
+		for range 8 {
 			f := control.RecordFilter{
 				Run:      rapid.SampledFrom(append(runs, "", "")).Draw(t, "run"),
 				Agent:    rapid.SampledFrom([]sallyport.AgentID{"", "", "support", "nobody"}).Draw(t, "agent"),
@@ -489,9 +489,9 @@ func answers(r *rig) {
 	}
 	full := control.Answer{Key: "k", Request: "r", Status: 200, Body: []byte("sealed\x00\xff"), At: noon}
 	for what, a := range map[string]control.Answer{
-		"without a status":   {Key: "k", Request: "r", At: noon},
-		"of another request": {Key: "k", Request: "other", Status: 200, At: noon},
-		"without a place":    {Key: "none", Request: "r", Status: 200, At: noon},
+		"without a status":   {Key: "k", Request: "r", Body: []byte("b"), At: noon},
+		"of another request": {Key: "k", Request: "other", Status: 200, Body: []byte("b"), At: noon},
+		"without a place":    {Key: "none", Request: "r", Status: 200, Body: []byte("b"), At: noon},
 	} {
 		if err := r.Keep(ctx, a); err == nil {
 			r.Errorf("an answer %s was kept", what)

@@ -94,7 +94,7 @@ func runsAreExact(r *rig) {
 			}
 			r.must(r.Conclude(ctx, e))
 		}
-		for range rapid.IntRange(1, 20).Draw(t, "steps") {
+		for range rapid.IntRange(1, 15).Draw(t, "steps") {
 			run := runs[rapid.IntRange(0, len(runs)-1).Draw(t, "run")]
 			switch rapid.SampledFrom([]string{"begin", "begin", "end", "end", "unsure", "read", "settle", "checkpoint", "next"}).Draw(t, "step") {
 			case "begin":
@@ -154,6 +154,9 @@ func runsAreExact(r *rig) {
 			}
 		}
 		check()
+		if rapid.IntRange(0, 2).Draw(t, "killed in the end") > 0 {
+			return
+		}
 		r.crash()
 		_, err := r.MarkUnknown(ctx)
 		r.must(err)

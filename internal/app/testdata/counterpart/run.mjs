@@ -1,10 +1,14 @@
 // What the clients of the TypeScript SDKs have in common. It reads
 //   {url, token, version, clients, steps: [{method, params, progress, cancel, await}]}
-// from its input, lets so many clients make the steps one after another, all
+// from its input, or, for clients that start a program and speak to it over stdio,
+// {bridge, env, keep} in the place of url and token: the program keeps its output in
+// a file of the directory keep. It lets so many clients make the steps one after another, all
 // clients at once, and writes
 //   [{version, steps: [{result | error, progress}], asked, told, answers: [{step, status, body}]}]
 // one for each client: what the SDK made of the answers, and the answers to POSTs
 // as they came. The text «CLIENT» in params is the number of the client.
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { text } from "node:stream/consumers";
 
 const verbs = {
@@ -52,6 +56,11 @@ async function one(connect, input, number) {
     return answer;
   };
   const telling = ({ method, params }) => void told.push({ step, method, params });
+  const keep = input.bridge && join(input.keep, String(number)), sent = new Map();
+  const program = input.bridge && {
+    command: input.bridge, args: [], stderr: "inherit",
+    env: { ...process.env, ...input.env, SALLYPORT_TEST_BRIDGE_KEEP: keep },
+  };
   const connection = await connect(input, {
     requests: {
       "elicitation/create": asking({ action: "accept", content: { name: "Ada" } }),
@@ -62,7 +71,14 @@ async function one(connect, input, number) {
       "notifications/resources/updated": telling,
       "notifications/tools/list_changed": telling,
     },
-  }, fetching);
+  }, fetching, program, (transport) => {
+    const send = transport.send.bind(transport);
+    transport.send = (message, options) => {
+      if (message.method && message.id !== undefined && message.method !== "subscriptions/listen") sent.set(message.id, step);
+      return send(message, options);
+    };
+    return transport;
+  });
   const steps = [];
   for (const s of input.steps) {
     step++;
@@ -89,5 +105,11 @@ async function one(connect, input, number) {
   const bodies = (await Promise.all(answers)).filter((a) => a);
   await connection.transport.terminateSession?.();
   await connection.client.close();
+  if (keep) {
+    for (const body of (await readFile(keep, "utf8")).split("\n")) {
+      const { id, method } = body ? JSON.parse(body) : {};
+      if (!method && sent.has(id)) bodies.push({ step: sent.get(id), body });
+    }
+  }
   return { version: connection.version, steps, asked, told, answers: bodies };
 }
