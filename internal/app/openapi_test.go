@@ -14,6 +14,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+
 	"sallyport"
 	"sallyport/internal/config"
 	"sallyport/internal/openapi"
@@ -564,6 +566,74 @@ func TestOpenAPIReadsOwnDocument(t *testing.T) {
 			if _, err := schema.Compile(raw); err != nil {
 				t.Errorf("%s: %s: %v", o.Tool, part, err)
 			}
+		}
+	}
+}
+
+// bearer sends a token with every request.
+type bearer string
+
+func (b bearer) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Header.Set("Authorization", "Bearer "+string(b))
+	return http.DefaultTransport.RoundTrip(r)
+}
+
+// TestOpenAPIForTheGoSDK: a client that somebody else wrote finds the tools of an
+// HTTP API and calls them, in either era.
+func TestOpenAPIForTheGoSDK(t *testing.T) {
+	shop := newShop(t)
+	s := openShop(t, shop, nil)
+	token := s.runIn(t, sallyport.Production)
+	for _, version := range []string{wire.Version20251125, wire.Version20260728} {
+		client := mcp.NewClient(&mcp.Implementation{Name: "counterpart", Version: "1"}, nil)
+		session, err := client.Connect(t.Context(), &mcp.StreamableClientTransport{
+			Endpoint: s.URL + "/mcp", HTTPClient: &http.Client{Transport: bearer(token)}, DisableStandaloneSSE: true,
+		}, &mcp.ClientSessionOptions{ProtocolVersion: version})
+		if err != nil {
+			t.Fatal(version, err)
+		}
+		list, err := session.ListTools(t.Context(), nil)
+		if err != nil {
+			t.Fatal(version, err)
+		}
+		var names []string
+		for _, tool := range list.Tools {
+			names = append(names, tool.Name)
+			if (tool.OutputSchema != nil) != slices.Contains([]string{"listOrders", "createOrder", "getOrder"}, tool.Name) {
+				t.Errorf("%s, %s: output schema %v", version, tool.Name, tool.OutputSchema)
+			}
+		}
+		slices.Sort(names)
+		if want := []string{"createOrder", "deleteOrder", "getOrder", "label", "listOrders"}; !slices.Equal(names, want) {
+			t.Errorf("%s: the tools are %q", version, names)
+		}
+		for _, c := range []struct {
+			tool  string
+			args  map[string]any
+			fails bool
+			want  string
+		}{
+			{"getOrder", map[string]any{"id": "7"}, false, "structured"},
+			{"createOrder", map[string]any{"body": map[string]any{"item": "a"}}, false, "structured"},
+			{"getOrder", map[string]any{"id": "8"}, true, "HTTP 404 Not Found"},
+			{"label", map[string]any{}, false, "application/pdf"},
+		} {
+			r, err := session.CallTool(t.Context(), &mcp.CallToolParams{Name: c.tool, Arguments: c.args})
+			if err != nil {
+				t.Errorf("%s, %s: %v", version, c.tool, err)
+				continue
+			}
+			text, err := json.Marshal(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r.IsError != c.fails || !strings.Contains(string(text), c.want) {
+				t.Errorf("%s, %s: %s", version, c.tool, text)
+			}
+		}
+		if err := session.Close(); err != nil {
+			t.Error(version, err)
 		}
 	}
 }

@@ -231,6 +231,7 @@ func TestSeveredUnderLoad(t *testing.T) {
 		}
 	}
 	kept, failed := stop()
+	eventually(t, "something can be written again", func() bool { return r.Commit(t.Context(), person("rec_end")) == nil })
 	r.verified()
 	r.exact(kept, failed)
 }

@@ -11,7 +11,9 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"sync"
@@ -81,7 +83,7 @@ type bridged struct {
 	gateway.Session
 	owner string
 	used  time.Time
-	calls map[uint64]*heldCall // by number; nil values for calls that cannot be asked
+	calls map[uint64]*heldCall // in flight, by number
 }
 
 // cross carries a request to an upstream of the other era.
@@ -205,19 +207,15 @@ func (u *upstream) toSessions(ctx context.Context, r *gateway.Request) (*gateway
 	if err != nil {
 		return nil, sallyport.Refuse(sallyport.BadRequest, "the answers to a question cannot be read: "+err.Error(), "send inputResponses and requestState as the protocol has them")
 	}
-	digest, err := digestOf(&r.Message)
-	if err != nil {
-		return nil, sallyport.Refuse(sallyport.BadRequest, "the request cannot be read: "+err.Error(), "")
-	}
 	if again {
-		return u.resume(ctx, r, answers, state, digest)
+		return u.resume(ctx, r, answers, state)
 	}
 	request, err := wire.RequestToSessions(&r.Message)
 	if err != nil {
 		return nil, u.refusal(ctx, u.notCrossing(err))
 	}
 	b := u.bridge
-	s, h, err := b.begin(u, r, digest)
+	s, h, err := b.begin(u, r)
 	if err != nil {
 		return nil, err
 	}
@@ -258,11 +256,23 @@ func (u *upstream) toSessions(ctx context.Context, r *gateway.Request) (*gateway
 		defer u.leave()
 		defer b.finish(s, number)
 		defer drop()
-		res, err := u.link.do(own, &other)
+		res, err := u.attempt(own, &other)
 		h.cut = own.Err() != nil
 		h.end(res, err)
 	}()
 	return h.wait(ctx, r)
+}
+
+// attempt makes a request in a goroutine of its own, where a panic would end the
+// program and here is an error.
+func (u *upstream) attempt(ctx context.Context, r *gateway.Request) (res *gateway.Response, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			u.log.Error("a request met a panic", "panic", p, "stack", string(debug.Stack()))
+			err = &sendError{fmt.Errorf("panic: %v", p), true}
+		}
+	}()
+	return u.link.do(ctx, r)
 }
 
 // alone is a request with an id and a progress token that no other of its session
@@ -285,7 +295,7 @@ func ownID(number uint64) []byte {
 }
 
 // digestOf covers what a retry has to repeat: the method, the name and the
-// arguments, in whatever form.
+// arguments, in whatever form. Its error is a refusal.
 func digestOf(m *wire.Message) ([]byte, error) {
 	arguments := m.Arguments.Of(m.Raw)
 	if len(arguments) == 0 {
@@ -293,7 +303,7 @@ func digestOf(m *wire.Message) ([]byte, error) {
 	}
 	arguments, err := canonical.JSON(arguments)
 	if err != nil {
-		return nil, err
+		return nil, sallyport.Refuse(sallyport.BadRequest, "the arguments cannot be compared with those of a later call: "+err.Error(), "")
 	}
 	sum := sha256.New()
 	for _, part := range [][]byte{[]byte(m.Method), []byte(m.Name), arguments} {
@@ -305,7 +315,7 @@ func digestOf(m *wire.Message) ([]byte, error) {
 }
 
 // begin enters a request into the session of its owner.
-func (b *bridge) begin(u *upstream, r *gateway.Request, digest []byte) (*bridged, *heldCall, error) {
+func (b *bridge) begin(u *upstream, r *gateway.Request) (*bridged, *heldCall, error) {
 	meta := r.Message.Meta.Of(r.Message.Raw)
 	info, err := memberOf(meta, wire.MetaClientInfo)
 	if err != nil {
@@ -318,6 +328,12 @@ func (b *bridge) begin(u *upstream, r *gateway.Request, digest []byte) (*bridged
 	key := r.Owner + "/" + base64.RawURLEncoding.EncodeToString(said[:])
 	asks := r.Judge != nil && r.Answered != nil &&
 		(wire.CanBeAsked(capabilities, wire.MethodElicitationCreate) || wire.CanBeAsked(capabilities, wire.MethodSamplingCreateMessage))
+	var digest []byte
+	if asks {
+		if digest, err = digestOf(&r.Message); err != nil {
+			return nil, nil, err
+		}
+	}
 
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -781,7 +797,11 @@ func (b *bridge) unsealed(u *upstream, r *gateway.Request, state string, digest 
 }
 
 // resume continues a request with the client's answers.
-func (u *upstream) resume(ctx context.Context, r *gateway.Request, answers []wire.Input, state string, digest []byte) (*gateway.Response, error) {
+func (u *upstream) resume(ctx context.Context, r *gateway.Request, answers []wire.Input, state string) (*gateway.Response, error) {
+	digest, err := digestOf(&r.Message)
+	if err != nil {
+		return nil, err
+	}
 	if r.Judge == nil || r.Answered == nil {
 		return nil, sallyport.Refuse(sallyport.Internal500, "a request that answers a question, without a way to record it", "")
 	}

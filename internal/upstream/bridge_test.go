@@ -558,11 +558,17 @@ func TestHeldCallEnds(t *testing.T) {
 	refused(t, over("the server fails", broken), sallyport.UpstreamUnavailable, true)
 	refused(t, after(failing, "fails", failed), sallyport.UpstreamUnavailable, true)
 
+	// A panic on the way is the end of the call and of nothing else.
+	r := alone{tool: "hold"}.request(t)
+	r.BeforeWrite = func() error { panic("no") }
+	_, err := b.Do(within(t), r)
+	refused(t, err, sallyport.UpstreamUnavailable, true)
+
 	// A client that hangs up while nothing is asked cancels as ever.
 	ctx, cancel := context.WithCancel(t.Context())
-	r := alone{tool: "hold"}.request(t)
+	r = alone{tool: "hold"}.request(t)
 	r.AfterWrite = cancel
-	_, err := b.Do(ctx, r)
+	_, err = b.Do(ctx, r)
 	refused(t, err, sallyport.Cancelled, true)
 }
 
@@ -624,10 +630,16 @@ func TestStatelessClientOfStdio(t *testing.T) {
 	if n := status(t, stage).Children; n != 2 {
 		t.Errorf("%d children for two owners", n)
 	}
-	var got []string
-	do(t, b, alone{id: "5", tool: "progress", notify: func(raw []byte) { got = append(got, string(raw)) }}.request(t))
-	if n := len(got); n < 3 || !strings.Contains(got[2], `"progressToken":"p5", "extra":1.50`) {
-		t.Errorf("told %q", got)
+	told := &records{} // what names no call comes beside it
+	do(t, b, alone{id: "5", tool: "progress", notify: func(raw []byte) { told.add("%s", raw) }}.request(t))
+	progress := 0
+	for _, line := range told.all() {
+		if strings.Contains(line, `"progressToken":"p5", "extra":1.50`) {
+			progress++
+		}
+	}
+	if progress != 3 {
+		t.Errorf("told %q", told.all())
 	}
 	token, questions := state(t, do(t, b, alone{tool: "ask"}.request(t)))
 	m = do(t, b, alone{tool: "ask", more: with(token, questions[0].Key, `{"role":1.0}`)}.request(t))

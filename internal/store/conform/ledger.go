@@ -509,6 +509,22 @@ func unknowns(r *rig) {
 	if report := r.verified(); len(report.Unknown) != 1 || report.Unknown[0].Call != unsure {
 		r.Errorf("%+v", report.Unknown)
 	}
+	// What people found out is told with the call, wherever it is shown.
+	r.must(r.settle(run, unsure, "did-not-happen"))
+	list()
+	told := map[sallyport.CallID]string{lost: "happened", unsure: "did-not-happen"}
+	listed, _, err := r.ListCalls(ctx, control.RecordFilter{Outcome: sallyport.OutcomeUnsettled}, -1, 10)
+	r.must(err)
+	for _, c := range listed {
+		one, _, err := r.Call(ctx, c.ID, nil)
+		r.must(err)
+		if c.Settled != told[c.ID] || !cmp.Equal(c, *one) || c.Tool != "write" || c.Agent != run.Agent {
+			r.Errorf("%+v, %+v", c, one)
+		}
+	}
+	if len(listed) != len(told) {
+		r.Errorf("%+v", listed)
+	}
 }
 
 // unknownsAreMarkedOnce, however many ask for it and however often.
