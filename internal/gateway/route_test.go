@@ -81,7 +81,7 @@ func TestReplacedRelease(t *testing.T) {
 	state.Pointers = nil
 	r.SetState(state)
 	refused(t, r.call("write"), sallyport.NoRelease)
-	if n := len(r.events); r.events[n-1] != "outcome" || r.intents != nil && len(r.intents) > 0 {
+	if n := len(r.events); r.events[n-1] != "outcome" || len(r.intents) > 0 {
 		t.Errorf("%v", r.events)
 	}
 }

@@ -493,7 +493,7 @@ func (u *upstream) note(err error) {
 // Status is how an upstream of a stage is doing.
 type Status struct {
 	Upstream  sallyport.UpstreamID `json:"upstream"`
-	Transport string               `json:"transport"` // "http" or "stdio"
+	Transport string               `json:"transport"` // "http", "stdio" or "openapi"
 	Version   string               `json:"version"`   // of the protocol
 	// Retired: its configuration has been replaced, and calls still use it.
 	Retired     bool      `json:"retired,omitempty"`
