@@ -328,6 +328,56 @@ func TestFence(t *testing.T) {
 	}
 }
 
+// TestAnotherSession: what is written in another session than the one with the lock,
+// as through a pooler, is not written.
+func TestAnotherSession(t *testing.T) {
+	r, _ := newPostgresRig(t, server(t))
+	var done atomic.Bool
+	elsewhere := func(at string) error {
+		if at == "begin" && done.CompareAndSwap(false, true) {
+			r.db.(*postgres).pid++
+		}
+		return nil
+	}
+	r.fault.Store(&elsewhere)
+	if err := r.Commit(t.Context(), person("rec_elsewhere")); err == nil {
+		t.Error("written in another session")
+	}
+	eventually(t, "something can be written again", func() bool { return r.Commit(t.Context(), person("rec_here")) == nil })
+	if count := r.ids(); count["rec_elsewhere"] != 0 || count["rec_here"] != 1 {
+		t.Errorf("%v", count)
+	}
+}
+
+// TestEndIsMissing: a database that has less than was acknowledged, since a backup was
+// restored or a standby lagged, is not written any more.
+func TestEndIsMissing(t *testing.T) {
+	r, d := newPostgresRig(t, server(t))
+	for i := range 3 {
+		if err := r.Commit(t.Context(), person(fmt.Sprint("rec_", i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.server.Exec(d.name, `DELETE FROM records WHERE seq = 2`); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.server.Exec(d.name, `UPDATE control SET written = 0; DELETE FROM hashes; DELETE FROM checkpoints`); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.server.Sever(d.name, "sallyport "); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the store says that something is wrong", func() bool {
+		if err := r.Commit(t.Context(), person("rec_more")); err == nil {
+			t.Fatal("written behind what is left")
+		}
+		return r.Ready() != nil
+	})
+	if n := len(r.ids()); n > 2 {
+		t.Errorf("%d records", n)
+	}
+}
+
 // envWriter makes the test binary a program that writes to the store at a URL until
 // it is killed, and says what was acknowledged.
 const envWriter = "SALLYPORT_TEST_WRITER"
