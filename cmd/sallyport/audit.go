@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -132,9 +133,7 @@ func sinceWhen(text string, now time.Time) (time.Time, error) {
 }
 
 func oldestFirst(records []api.Record) []api.Record {
-	for i, j := 0, len(records)-1; i < j; i, j = i+1, j-1 {
-		records[i], records[j] = records[j], records[i]
-	}
+	slices.Reverse(records)
 	return records
 }
 
@@ -277,17 +276,30 @@ func auditTraceCommand() *cobra.Command {
 
 func auditExportCommand() *cobra.Command {
 	var format, out string
+	var sequence int64
 	c := &cobra.Command{
-		Use: "export", Short: "Write the whole log, to be verified anywhere", Args: takes(0, 0),
+		Use: "export", Short: "Write the log, to be verified anywhere", Args: takes(0, 0),
 		Long: lines("Write the log up to its last checkpoint: records, leaves of the tree and checkpoints. The",
 			"export holds no arguments, results or names of people, but commitments and pseudonyms.",
 			"",
 			"  jsonl   one file of JSON lines, to standard output or --out FILE",
-			"  tiles   the C2SP tlog-tiles layout, into the empty directory --out DIR"),
-		Example: examples("sallyport audit export > log.jsonl", "sallyport audit export --out log.jsonl", "sallyport audit export --format tiles --out tiles/"),
+			"  tiles   the C2SP tlog-tiles layout, into the empty directory --out DIR",
+			"  proof   a C2SP tlog-proof that the log holds one record, --record SEQUENCE"),
+		Example: examples("sallyport audit export > log.jsonl", "sallyport audit export --format proof --record 7 > record-7.proof", "sallyport audit export --out log.jsonl", "sallyport audit export --format tiles --out tiles/"),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := among("--format", format, "jsonl", "tiles"); err != nil {
+			if err := among("--format", format, "jsonl", "tiles", "proof"); err != nil {
 				return err
+			}
+			if (format == "proof") != c.Flags().Changed("record") {
+				return usageError{errors.New("--format proof and --record SEQUENCE go together; audit show lists the sequences")}
+			}
+			if format == "proof" {
+				log, err := logOf(c)
+				if err != nil {
+					return err
+				}
+				defer log.Close()
+				return log.Prove(c.Context(), sequence, c.OutOrStdout())
 			}
 			if format == "tiles" && out == "" {
 				return usageError{errors.New("tiles are many files: name a directory with --out")}
@@ -331,9 +343,10 @@ func auditExportCommand() *cobra.Command {
 			return nil
 		},
 	}
-	c.Flags().StringVar(&format, "format", "jsonl", "`how`: jsonl or tiles")
+	c.Flags().StringVar(&format, "format", "jsonl", "`how`: jsonl, tiles or proof")
+	c.Flags().Int64Var(&sequence, "record", 0, "the record to prove, by its `sequence`")
 	c.Flags().StringVar(&out, "out", "", "`where`: a file, or a directory for tiles")
-	suggestValues(c, "format", "jsonl", "tiles")
+	suggestValues(c, "format", "jsonl", "tiles", "proof")
 	return c
 }
 
@@ -368,7 +381,7 @@ func exportTo(ctx context.Context, log *app.Log, path string) (int64, error) {
 func auditVerifyCommand() *cobra.Command {
 	var against, keys []string
 	c := prints(&cobra.Command{
-		Use: "verify [FILE]", Short: "Check an export, or the project's own store", Args: takes(0, 1),
+		Use: "verify [FILE]", Short: "Check an export, a proof, or the project's own store", Args: takes(0, 1),
 		Long: lines("Check that the log is what was signed: every record against the tree, the tree against",
 			"every checkpoint, every outcome against its intent. Altered, reordered and missing records",
 			"are told apart, and the first that does not fit is named. It needs no server.",

@@ -3,6 +3,7 @@
 package app
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -609,14 +610,26 @@ func (l live) Ended(id sallyport.RunID) {
 	l.a.Auth.Ended(id)
 }
 
-// VerifyExport checks an export without a server.
+// VerifyExport checks an export, or the proof of one record, without a server.
 func VerifyExport(path string, o audit.VerifyOptions) (*audit.Report, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return audit.VerifyExport(f, o)
+	in := bufio.NewReader(f)
+	if head, _ := in.Peek(64); !audit.IsProof(head) {
+		return audit.VerifyExport(in, o)
+	}
+	if len(o.Keys) == 0 || len(o.Against) > 0 {
+		return nil, sallyport.Refuse(sallyport.BadRequest, "this is the proof of one record: it is checked against the log's public key alone",
+			"give the key with --key, and no --against")
+	}
+	text, err := io.ReadAll(io.LimitReader(in, 4<<20))
+	if err != nil {
+		return nil, err
+	}
+	return audit.ReportProof(text, o.Keys)
 }
 
 // OpenLog opens the store of a project directory to read its log; the server may

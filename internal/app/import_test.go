@@ -22,7 +22,7 @@ import (
 func planned(t *testing.T, text string, env map[string]string) (*Import, error) {
 	t.Helper()
 	return PlanImport(ImportOptions{
-		Dir: filepath.Join(t.TempDir(), "project"), Text: []byte(text), Agent: "helper", Owner: "ada", Stage: sallyport.Production, WorkDir: "/work",
+		Dir: filepath.Join(t.TempDir(), "project"), Text: []byte(text), Agent: "helper", Owner: "ada", Stage: sallyport.Production, WorkDir: "/project",
 		Environ: func(name string) (string, bool) { v, ok := env[name]; return v, ok },
 	})
 }
@@ -30,7 +30,7 @@ func planned(t *testing.T, text string, env map[string]string) (*Import, error) 
 // TestImportPlaces: what clients write in the place of values is put there, or a
 // person is told to.
 func TestImportPlaces(t *testing.T) {
-	env := map[string]string{"HOME": "/home/ada", "PATH": "/bin", "HOST": "tools.example", "TOKEN": "from-the-environment", "EMPTY": ""}
+	env := map[string]string{"HOME": "/users/ada", "PATH": "/bin", "HOST": "tools.example", "TOKEN": "from-the-environment", "EMPTY": ""}
 	for _, c := range []struct {
 		name, server string
 		want         stageText
@@ -41,7 +41,7 @@ func TestImportPlaces(t *testing.T) {
 			want:    stageText{URL: "https://tools.example/mcp", Credential: "file:secrets/s-credential", Headers: map[string]string{"X-Team": "blue"}},
 			secrets: []MovedSecret{{What: "header Authorization", File: "secrets/s-credential", value: "from-the-environment"}}},
 		{name: "Cursor", server: `{"command": "${userHome}/run", "args": ["${workspaceFolder}/a", "${env:HOST}"], "cwd": "sub"}`,
-			want: stageText{Command: []string{"/home/ada/run", "/work/a", "tools.example"}, Dir: "/work/sub"}},
+			want: stageText{Command: []string{"/users/ada/run", "/project/a", "tools.example"}, Dir: "/project/sub"}},
 		{name: "VS Code", server: `{"url": "https://x.example/mcp", "headers": {"Authorization": "Bearer ${input:key}"}}`,
 			want:    stageText{URL: "https://x.example/mcp", Credential: "file:secrets/s-credential"},
 			secrets: []MovedSecret{{What: "header Authorization", File: "secrets/s-credential", Missing: true}}},
@@ -49,7 +49,7 @@ func TestImportPlaces(t *testing.T) {
 			want:    stageText{URL: "https://x.example/mcp", Headers: map[string]string{"authorization": "file:secrets/s-authorization"}},
 			secrets: []MovedSecret{{What: "header authorization", File: "secrets/s-authorization", value: "Basic dXNlcjpwdw=="}}},
 		{name: "an argument", server: `{"command": "run", "args": ["--name", "it's $HOME", "--api-key", "sk-live-12345678", "--token=${NONE}"]}`,
-			want: stageText{Command: []string{"/bin/sh", "-c", `exec run --name 'it'\''s $HOME' --api-key "$SALLYPORT_ARG_4" "$SALLYPORT_ARG_5"`}, Dir: "/work",
+			want: stageText{Command: []string{"/bin/sh", "-c", `exec run --name 'it'\''s $HOME' --api-key "$SALLYPORT_ARG_4" "$SALLYPORT_ARG_5"`}, Dir: "/project",
 				Env: map[string]string{"SALLYPORT_ARG_4": "file:secrets/s-arg-4", "SALLYPORT_ARG_5": "file:secrets/s-arg-5"}},
 			secrets: []MovedSecret{{What: "argument 4", File: "secrets/s-arg-4", value: "sk-live-12345678"}, {What: "argument 5", File: "secrets/s-arg-5", value: "--token=", Missing: true}}},
 		{name: "no host", server: `{"url": "https://${EMPTY}/mcp"}`, left: "its url needs the environment variable EMPTY, which is not set here"},
@@ -73,9 +73,9 @@ func TestImportPlaces(t *testing.T) {
 			if c.want.Env == nil {
 				c.want.Env = map[string]string{}
 			}
-			c.want.Env["HOME"], c.want.Env["PATH"] = "/home/ada", "/bin"
+			c.want.Env["HOME"], c.want.Env["PATH"] = "/users/ada", "/bin"
 			if c.want.Dir == "" {
-				c.want.Dir = "/work"
+				c.want.Dir = "/project"
 			}
 		}
 		if diff := cmp.Diff(c.want, s.stage); diff != "" {

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"math"
@@ -146,6 +147,38 @@ func (l *Log) Tiles(ctx context.Context, put func(path string, data []byte) erro
 		return 0, err
 	}
 	return size, audit.Tiles(ctx, counted{l.Store, l.Progress, size}, size, put)
+}
+
+// Prove writes the proof that one record is in the log: a C2SP tlog-proof under
+// the last checkpoint, with the record in it.
+func (l *Log) Prove(ctx context.Context, sequence int64, w io.Writer) error {
+	note, err := l.LastCheckpoint(ctx)
+	if err != nil {
+		return err
+	}
+	known, err := audit.Verifiers(l.ring.Verifier)
+	if err != nil {
+		return err
+	}
+	size, err := l.signed(ctx)
+	if err != nil {
+		return err
+	}
+	if sequence < 0 || sequence >= size {
+		return sallyport.Refuse(sallyport.NotFound, fmt.Sprintf("no record %d is under the last checkpoint, which covers %d", sequence, size),
+			"audit show lists records with their sequence; a new one is covered within a second")
+	}
+	return l.Records(ctx, sequence, sequence+1, func(_ int64, body []byte) error {
+		p, err := audit.NewProof(l.Store, note, known, sequence, body)
+		if err != nil {
+			return err
+		}
+		text, err := audit.MarshalProof(p)
+		if err == nil {
+			_, err = w.Write(text)
+		}
+		return err
+	})
 }
 
 // signed is how many records the last checkpoint covers.

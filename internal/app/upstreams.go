@@ -325,9 +325,8 @@ func toolName(definition json.RawMessage) string {
 }
 
 func sameValue(a, b json.RawMessage) bool {
-	x, err := canonical.Sum(a)
-	y, err2 := canonical.Sum(b)
-	return err == nil && err2 == nil && x == y
+	same, err := canonical.Equal(a, b)
+	return err == nil && same
 }
 
 // consequences are what the project becomes with the new pins.

@@ -3,7 +3,6 @@ package audit
 import (
 	"cmp"
 	"fmt"
-	"iter"
 	"slices"
 
 	"sallyport"
@@ -128,13 +127,4 @@ func (c *Calls) Open() []OpenCall {
 	}
 	slices.SortFunc(list, func(a, b OpenCall) int { return cmp.Compare(a.Sequence, b.Sequence) })
 	return list
-}
-
-// CheckCalls is [Calls] over records in the order of the log.
-func CheckCalls(records iter.Seq2[int64, *Record]) (findings []Finding, open []OpenCall) {
-	var c Calls
-	for seq, r := range records {
-		findings = append(findings, c.Add(seq, r)...)
-	}
-	return findings, c.Open()
 }

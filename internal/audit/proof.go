@@ -154,6 +154,32 @@ func ParseProof(b []byte) (*Proof, error) {
 	return p, nil
 }
 
+// IsProof reports whether a file that begins with head is a proof.
+func IsProof(head []byte) bool { return bytes.HasPrefix(head, []byte(proofHeader)) }
+
+// ReportProof checks the text of a proof against public keys (as checkpoint.pub
+// has them) as [VerifyExport] checks a log. What does not hold is a finding; the
+// error is for keys and texts that are none.
+func ReportProof(text []byte, keys []string) (*Report, error) {
+	known, err := Verifiers(keys...)
+	if err != nil {
+		return nil, fmt.Errorf("verify: %w", err)
+	}
+	p, err := ParseProof(text)
+	if err != nil {
+		return nil, err
+	}
+	r := &Report{Keys: keys}
+	c, err := VerifyProof(p, nil, known)
+	if err != nil {
+		r.Findings = []Finding{{p.Index, TreeBroken, err.Error()}}
+		return r, nil
+	}
+	r.OK, r.Origin, r.Records, r.Size, r.Root, r.Checkpoints = true, c.Origin, 1, c.Size, c.Root, 1
+	r.Notes = []string{fmt.Sprintf("record %d is in the log of %d that was signed; of the other records the proof says nothing", p.Index, c.Size)}
+	return r, nil
+}
+
 // NewProof makes the receipt of the record at pos with this body, under a signed
 // checkpoint that covers it. It looks whether what it made holds.
 func NewProof(read tlog.HashReader, signed []byte, known note.Verifiers, pos int64, body []byte) (*Proof, error) {

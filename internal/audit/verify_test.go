@@ -885,13 +885,12 @@ func TestCheckCalls(t *testing.T) {
 		{"settled out of nothing", []R{call(audit.Settled, "a")}, "no_intent 0", ""},
 		{"outcome after the mark", []R{call(audit.Intent, "a"), call(audit.Unknown, "a"), call(audit.Outcome, "a")}, "", ""},
 	} {
-		findings, open := audit.CheckCalls(func(yield func(int64, *R) bool) {
-			for i := range c.records {
-				if !yield(int64(i), &c.records[i]) {
-					return
-				}
-			}
-		})
+		var calls audit.Calls
+		var findings []audit.Finding
+		for i := range c.records {
+			findings = append(findings, calls.Add(int64(i), &c.records[i])...)
+		}
+		open := calls.Open()
 		var got, left []string
 		for _, f := range findings {
 			got = append(got, fmt.Sprintf("%s %d", f.Kind, f.Sequence))

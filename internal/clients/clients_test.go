@@ -17,7 +17,7 @@ import (
 
 var (
 	byVariable = clients.Connection{Name: "sallyport", URL: "http://127.0.0.1:8484/mcp", Variable: "SALLYPORT_AGENT_KEY", Command: "/usr/local/bin/sallyport"}
-	byFile     = clients.Connection{Name: "sallyport", URL: "http://127.0.0.1:8484/mcp", File: "/home/ada/key", Command: "/usr/local/bin/sallyport"}
+	byFile     = clients.Connection{Name: "sallyport", URL: "http://127.0.0.1:8484/mcp", File: "/users/ada/key", Command: "/usr/local/bin/sallyport"}
 )
 
 // TestSnippets holds what each client reads still.
@@ -28,12 +28,12 @@ func TestSnippets(t *testing.T) {
 		want   string
 	}{
 		{"claude-code", &byVariable, `{"mcpServers":{"sallyport":{"type":"http","url":"http://127.0.0.1:8484/mcp","headers":{"Authorization":"Bearer ${SALLYPORT_AGENT_KEY}"}}}}`},
-		{"claude-code", &byFile, `{"mcpServers":{"sallyport":{"type":"stdio","command":"/usr/local/bin/sallyport","args":["bridge","--url","http://127.0.0.1:8484/mcp","--credential-file","/home/ada/key"]}}}`},
-		{"claude-desktop", &byFile, `{"mcpServers":{"sallyport":{"command":"/usr/local/bin/sallyport","args":["bridge","--url","http://127.0.0.1:8484/mcp","--credential-file","/home/ada/key"]}}}`},
+		{"claude-code", &byFile, `{"mcpServers":{"sallyport":{"type":"stdio","command":"/usr/local/bin/sallyport","args":["bridge","--url","http://127.0.0.1:8484/mcp","--credential-file","/users/ada/key"]}}}`},
+		{"claude-desktop", &byFile, `{"mcpServers":{"sallyport":{"command":"/usr/local/bin/sallyport","args":["bridge","--url","http://127.0.0.1:8484/mcp","--credential-file","/users/ada/key"]}}}`},
 		{"cursor", &byVariable, `{"mcpServers":{"sallyport":{"url":"http://127.0.0.1:8484/mcp","headers":{"Authorization":"Bearer ${env:SALLYPORT_AGENT_KEY}"}}}}`},
 		{"vscode", &byVariable, `{"servers":{"sallyport":{"type":"http","url":"http://127.0.0.1:8484/mcp","headers":{"Authorization":"Bearer ${input:sallyport-credential}"}}},
 			"inputs":[{"type":"promptString","id":"sallyport-credential","description":"Sallyport agent key (sallyport keys agent AGENT)","password":true}]}`},
-		{"vscode", &byFile, `{"servers":{"sallyport":{"type":"stdio","command":"/usr/local/bin/sallyport","args":["bridge","--url","http://127.0.0.1:8484/mcp","--credential-file","/home/ada/key"]}}}`},
+		{"vscode", &byFile, `{"servers":{"sallyport":{"type":"stdio","command":"/usr/local/bin/sallyport","args":["bridge","--url","http://127.0.0.1:8484/mcp","--credential-file","/users/ada/key"]}}}`},
 	} {
 		got, err := clients.Find(c.client).Snippet(c.of)
 		if err != nil {
@@ -48,7 +48,7 @@ func TestSnippets(t *testing.T) {
 		want string
 	}{
 		{&byVariable, "[mcp_servers.sallyport]\nurl = \"http://127.0.0.1:8484/mcp\"\nbearer_token_env_var = \"SALLYPORT_AGENT_KEY\"\n"},
-		{&byFile, "[mcp_servers.sallyport]\ncommand = \"/usr/local/bin/sallyport\"\nargs = [\"bridge\", \"--url\", \"http://127.0.0.1:8484/mcp\", \"--credential-file\", \"/home/ada/key\"]\n"},
+		{&byFile, "[mcp_servers.sallyport]\ncommand = \"/usr/local/bin/sallyport\"\nargs = [\"bridge\", \"--url\", \"http://127.0.0.1:8484/mcp\", \"--credential-file\", \"/users/ada/key\"]\n"},
 	} {
 		if got, err := clients.Find("codex").Snippet(c.of); err != nil || string(got) != c.want {
 			t.Errorf("codex: %v\n%s", err, got)
@@ -57,8 +57,8 @@ func TestSnippets(t *testing.T) {
 }
 
 func TestPaths(t *testing.T) {
-	linux := clients.Machine{OS: "linux", Home: "/home/ada", Dir: "/work"}
-	mac := clients.Machine{OS: "darwin", Home: "/Users/ada", Dir: "/work", Config: "/elsewhere"}
+	linux := clients.Machine{OS: "linux", Home: "/users/ada", Dir: "/project"}
+	mac := clients.Machine{OS: "darwin", Home: "/Users/ada", Dir: "/project", Config: "/elsewhere"}
 	windows := clients.Machine{OS: "windows", Home: "C:/Users/ada", AppData: "C:/Users/ada/AppData/Roaming", Dir: "D:/work"}
 	for _, c := range []struct {
 		client string
@@ -66,21 +66,21 @@ func TestPaths(t *testing.T) {
 		on     clients.Machine
 		want   string
 	}{
-		{"claude-code", clients.Project, linux, "/work/.mcp.json"},
+		{"claude-code", clients.Project, linux, "/project/.mcp.json"},
 		{"claude-code", clients.User, mac, "/Users/ada/.claude.json"},
-		{"claude-desktop", clients.User, linux, "/home/ada/.config/Claude/claude_desktop_config.json"},
+		{"claude-desktop", clients.User, linux, "/users/ada/.config/Claude/claude_desktop_config.json"},
 		{"claude-desktop", clients.User, mac, "/Users/ada/Library/Application Support/Claude/claude_desktop_config.json"},
 		{"claude-desktop", clients.User, windows, "C:/Users/ada/AppData/Roaming/Claude/claude_desktop_config.json"},
-		{"cursor", clients.Project, linux, "/work/.cursor/mcp.json"},
+		{"cursor", clients.Project, linux, "/project/.cursor/mcp.json"},
 		{"cursor", clients.User, windows, "C:/Users/ada/.cursor/mcp.json"},
-		{"vscode", clients.Project, mac, "/work/.vscode/mcp.json"},
-		{"vscode", clients.User, linux, "/home/ada/.config/Code/User/mcp.json"},
+		{"vscode", clients.Project, mac, "/project/.vscode/mcp.json"},
+		{"vscode", clients.User, linux, "/users/ada/.config/Code/User/mcp.json"},
 		{"vscode", clients.User, mac, "/Users/ada/Library/Application Support/Code/User/mcp.json"},
 		{"vscode", clients.User, windows, "C:/Users/ada/AppData/Roaming/Code/User/mcp.json"},
-		{"codex", clients.User, linux, "/home/ada/.codex/config.toml"},
-		{"codex", clients.Project, linux, "/work/.codex/config.toml"},
-		{"codex", clients.User, clients.Machine{OS: "linux", Home: "/home/ada", CodexHome: "/opt/codex"}, "/opt/codex/config.toml"},
-		{"vscode", clients.User, clients.Machine{OS: "linux", Home: "/home/ada", Config: "/x"}, "/x/Code/User/mcp.json"},
+		{"codex", clients.User, linux, "/users/ada/.codex/config.toml"},
+		{"codex", clients.Project, linux, "/project/.codex/config.toml"},
+		{"codex", clients.User, clients.Machine{OS: "linux", Home: "/users/ada", CodexHome: "/opt/codex"}, "/opt/codex/config.toml"},
+		{"vscode", clients.User, clients.Machine{OS: "linux", Home: "/users/ada", Config: "/x"}, "/x/Code/User/mcp.json"},
 	} {
 		if got, err := clients.Find(c.client).Path(c.scope, c.on); err != nil || got != c.want {
 			t.Errorf("%s %s on %s: %s, %v; want %s", c.client, c.scope, c.on.OS, got, err, c.want)

@@ -321,11 +321,6 @@ func (l *loader) placed(p policy.Problem) Problem {
 	return out
 }
 
-// PolicyInputs is what the policies of a release in a stage are compiled from.
-func PolicyInputs(r *sallyport.Release, s *sallyport.StageConfig) ([]policy.Tool, []policy.Source) {
-	return policy.Inputs(r, s)
-}
-
 // member is the value of a member of a JSON object, nil if it has none. Names
 // are compared exactly, which a struct's would not be.
 func member(object json.RawMessage, name string) json.RawMessage {
