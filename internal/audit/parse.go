@@ -10,6 +10,8 @@ import (
 	"unicode/utf16"
 	"unicode/utf8"
 
+	"github.com/go-json-experiment/json/jsontext"
+
 	"sallyport"
 )
 
@@ -529,38 +531,10 @@ func hexRune(b []byte) rune {
 	return r
 }
 
-// unescape undoes the escapes of what stringToken has accepted.
-func unescape(b []byte) []byte {
-	out := make([]byte, 0, len(b))
-	for len(b) > 0 {
-		if b[0] != '\\' {
-			out = append(out, b[0])
-			b = b[1:]
-			continue
-		}
-		n := escapeLen(b)
-		switch b[1] {
-		case 'b':
-			out = append(out, '\b')
-		case 'f':
-			out = append(out, '\f')
-		case 'n':
-			out = append(out, '\n')
-		case 'r':
-			out = append(out, '\r')
-		case 't':
-			out = append(out, '\t')
-		case 'u':
-			r := hexRune(b)
-			if n == 12 {
-				r = utf16.DecodeRune(r, hexRune(b[6:]))
-			}
-			out = utf8.AppendRune(out, r)
-		default:
-			out = append(out, b[1])
-		}
-		b = b[n:]
-	}
+// unescape undoes the escapes of what stringToken has accepted, so there is no
+// error.
+func unescape(content []byte) []byte {
+	out, _ := jsontext.AppendUnquote(nil, append(append([]byte{'"'}, content...), '"'))
 	return out
 }
 

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -610,46 +609,10 @@ func plainText(tok []byte) []byte {
 	if len(tok) < 2 {
 		return nil
 	}
-	tok = tok[1 : len(tok)-1]
 	if bytes.IndexByte(tok, '\\') < 0 {
-		return tok
+		return tok[1 : len(tok)-1]
 	}
-	out := make([]byte, 0, len(tok))
-	for i := 0; i < len(tok); i++ {
-		if tok[i] != '\\' || i+1 == len(tok) {
-			out = append(out, tok[i])
-			continue
-		}
-		i++
-		switch c := tok[i]; c {
-		case 'b':
-			out = append(out, '\b')
-		case 'f':
-			out = append(out, '\f')
-		case 'n':
-			out = append(out, '\n')
-		case 'r':
-			out = append(out, '\r')
-		case 't':
-			out = append(out, '\t')
-		case 'u':
-			r, ok := hex4(string(tok[i-1 : min(i+5, len(tok))]))
-			if !ok {
-				continue
-			}
-			i += 4
-			if utf16.IsSurrogate(r) {
-				second, ok := hex4(string(tok[min(i+1, len(tok)):min(i+7, len(tok))]))
-				if pair := utf16.DecodeRune(r, second); ok && pair != utf8.RuneError {
-					r = pair
-					i += 6
-				}
-			}
-			out = utf8.AppendRune(out, r)
-		default:
-			out = append(out, c)
-		}
-	}
+	out, _ := jsontext.AppendUnquote(nil, tok) // what it cannot say becomes U+FFFD
 	return out
 }
 
