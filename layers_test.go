@@ -20,7 +20,10 @@ var layers = []struct {
 	name     string
 	packages []string
 }{
-	{"ground", []string{"internal/wire", "internal/schema", "internal/canonical", "internal/openapi"}},
+	{"bedrock", []string{"internal/ident"}},
+	{"ground", []string{
+		"internal/wire", "internal/schema", "internal/canonical", "internal/openapi", "doc", "internal/detect", "internal/pseudonym",
+	}},
 	{"words", []string{"."}},
 	{"judgement", []string{"internal/policy", "internal/audit"}},
 	{"engines", []string{"internal/gateway", "internal/config", "internal/control", "internal/sandbox"}},

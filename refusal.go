@@ -17,6 +17,7 @@ const (
 	UnknownTool         Code = "unknown_tool"
 	Halted              Code = "halted"
 	InvalidArguments    Code = "invalid_arguments"
+	HeaderMismatch      Code = "header_mismatch"
 	Denied              Code = "denied"
 	PolicyError         Code = "policy_error"
 	OverBudget          Code = "over_budget"

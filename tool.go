@@ -223,27 +223,54 @@ func (o *OpenAPI) None() bool { return len(o.Plan) == 0 }
 // by client credentials (RFC 6749, section 4.4) or by token exchange (RFC 8693).
 // What it calls a reference is one to a secret.
 type OAuth struct {
-	// URL is that of the token endpoint. It belongs to one stage, like an endpoint.
+	// URL is that of the token endpoint. It belongs to one stage, like an endpoint,
+	// unless it is Shared.
 	URL string `json:"url,omitempty"`
 	// Grant is "client_credentials" or "token_exchange".
 	Grant    string `json:"grant,omitempty"`
 	Client   string `json:"client,omitempty"`   // client id
-	Secret   string `json:"secret,omitempty"`   // reference
-	Auth     string `json:"auth,omitempty"`     // "basic" or "post": how the client proves itself
+	Secret   string `json:"secret,omitempty"`   // reference: the client's secret, or its private key
+	Auth     string `json:"auth,omitempty"`     // "basic", "post" or "private_key_jwt": how the client proves itself
+	KeyID    string `json:"key_id,omitempty"`   // of the client's private key, as the server knows it
+	Issuer   string `json:"issuer,omitempty"`   // the server's own name (RFC 8414): for whom what is signed is
+	Shared   bool   `json:"shared,omitempty"`   // the token endpoint is no stage's own
 	Scope    string `json:"scope,omitempty"`    // separated by spaces
 	Audience string `json:"audience,omitempty"` // as the server calls it
 	Resource string `json:"resource,omitempty"` // URI (RFC 8707)
 	// Subject is a reference to the token that is exchanged, SubjectType its type.
 	Subject     string `json:"subject,omitempty"`
 	SubjectType string `json:"subject_type,omitempty"`
+	// Person is set where what is exchanged names the person on whose behalf a run
+	// acts.
+	Person OAuthPerson `json:"person,omitzero"`
 }
+
+// OAuthPerson is how Sallyport says, to the authorization server alone, for which
+// person it asks: in a token that it signs itself.
+type OAuthPerson struct {
+	Key    string `json:"key,omitempty"`    // reference: the private key, which is for nothing else
+	KeyID  string `json:"key_id,omitempty"` // as the server knows it
+	Issuer string `json:"issuer,omitempty"` // who says so, as the server knows it
+}
+
+// None reports whether no person is named.
+func (p *OAuthPerson) None() bool { return p.Key == "" }
 
 // None reports whether no token is asked for.
 func (o *OAuth) None() bool { return o.URL == "" }
 
+// Alone is how Sallyport has a token for itself, when there is no run behind what
+// it asks of the upstream: by client credentials where runs name a person.
+func (o OAuth) Alone() OAuth {
+	if !o.Person.None() {
+		o.Grant, o.Person = "client_credentials", OAuthPerson{}
+	}
+	return o
+}
+
 // Secrets are the values of a transport that may be references to secrets.
 func (t *Transport) Secrets() []string {
-	refs := []string{t.Credential, t.OAuth.Secret, t.OAuth.Subject}
+	refs := []string{t.Credential, t.OAuth.Secret, t.OAuth.Subject, t.OAuth.Person.Key}
 	for _, values := range []map[string]string{t.Env, t.Headers} {
 		for _, v := range values {
 			refs = append(refs, v)

@@ -220,7 +220,7 @@ func followLog(c *cobra.Command, log *app.Log, kind audit.Kind, f control.Record
 	out := c.OutOrStdout()
 	// What comes is not known: columns are as wide as what is usual.
 	t := columns(recordHead...)
-	widths := []int{7, 9, 10, 10, 14, 30, 7, 8, roomToRead}
+	widths := []int{7, 9, 13, 10, 14, 30, 7, 8, roomToRead}
 	p := newPaper(out)
 	if format == "table" {
 		p.rows(t, widths, true)

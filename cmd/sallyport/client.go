@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,6 +28,8 @@ import (
 type client struct {
 	server     string
 	credential string
+	// pause is between two questions whether a request that was sent again is done.
+	pause time.Duration
 }
 
 // patience bounds one request to the server.
@@ -44,7 +47,7 @@ func serverOf(c *cobra.Command) string {
 }
 
 func newClient(c *cobra.Command) (*client, error) {
-	cl := &client{server: serverOf(c), credential: os.Getenv("SALLYPORT_CREDENTIAL")}
+	cl := &client{server: serverOf(c), credential: os.Getenv("SALLYPORT_CREDENTIAL"), pause: time.Second}
 	if u, err := url.Parse(cl.server); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return nil, usageError{fmt.Errorf("--server %q: want an address such as http://127.0.0.1:8484", cl.server)}
 	}
@@ -58,35 +61,38 @@ func newClient(c *cobra.Command) (*client, error) {
 	return cl, nil
 }
 
+// do asks once, and once more if the connection was lost before the answer was
+// there. What changes something carries a fresh idempotency key, the same both times,
+// so that it is done once; a sign-in link works once anyhow.
 func (cl *client) do(ctx context.Context, method, path string, in, out any) error {
-	var body io.Reader
+	var body []byte
 	if in != nil {
-		raw, err := json.Marshal(in)
-		if err != nil {
+		var err error
+		if body, err = json.Marshal(in); err != nil {
 			return err
 		}
-		body = bytes.NewReader(raw)
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, cl.server+path, body)
-	if err != nil {
-		return err
+	key := ""
+	if method != http.MethodGet && path != loginPath {
+		key = rand.Text()
 	}
-	if cl.credential != "" {
-		req.Header.Set("Authorization", "Bearer "+cl.credential)
+	resp, raw, err := cl.ask(ctx, method, path, key, body)
+	if lost(err) && path != loginPath {
+		resp, raw, err = cl.ask(ctx, method, path, key, body)
+		// The first may still be under way.
+		for n := 0; n < mostWaits && err == nil && resp.StatusCode == http.StatusConflict && resp.Header.Get("Retry-After") != ""; n++ {
+			select {
+			case <-ctx.Done():
+				return unreachable(cl.server, ctx.Err())
+			case <-time.After(cl.pause):
+			}
+			resp, raw, err = cl.ask(ctx, method, path, key, body)
+		}
 	}
-	if in != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return unreachable(cl.server, err)
-	}
-	defer resp.Body.Close()
-	raw, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
-	if err != nil {
-		return fmt.Errorf("reading the answer of %s: %w", cl.server, err)
 	}
 	if resp.StatusCode >= 300 {
 		return cl.refused(resp, raw)
@@ -97,10 +103,51 @@ func (cl *client) do(ctx context.Context, method, path string, in, out any) erro
 	return nil
 }
 
+// mostWaits is how often a request that was sent again waits for the first.
+const mostWaits = 30
+
+// ask sends one request and reads the whole answer.
+func (cl *client) ask(ctx context.Context, method, path, key string, body []byte) (*http.Response, []byte, error) {
+	var send io.Reader
+	if body != nil {
+		send = bytes.NewReader(body)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, cl.server+path, send)
+	if err != nil {
+		return nil, nil, err
+	}
+	if cl.credential != "" {
+		req.Header.Set("Authorization", "Bearer "+cl.credential)
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if key != "" {
+		req.Header.Set("Idempotency-Key", key)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
+	return resp, raw, err
+}
+
+// lost reports whether a connection ended that had been made: whoever is at its
+// other end may have done what was asked.
+func lost(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
 func unreachable(server string, err error) error {
 	var asked *url.Error
 	if errors.As(err, &asked) {
 		err = asked.Err
+	}
+	if lost(err) {
+		return &advised{fmt.Errorf("the connection to %s was lost before it had answered: %w", server, err),
+			"what was asked may have been done all the same: look at sallyport status"}
 	}
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		err = errors.New("connection refused")

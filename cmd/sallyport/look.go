@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -421,28 +422,31 @@ func (cl *client) releaseID(c *cobra.Command, name string) (sallyport.ReleaseID,
 	if strings.HasPrefix(name, "sha256:") && len(name) == len("sha256:")+64 {
 		return sallyport.ReleaseID(name), nil
 	}
-	agent, stage, at := strings.Cut(name, "@")
-	q := url.Values{}
+	_, stage, at := strings.Cut(name, "@")
 	if at {
 		if err := among("stage", stage, append(stageNames(), "latest")...); err != nil {
 			return "", err
 		}
-		q.Set("agent", agent)
 	}
-	all, _, err := list[api.ReleaseSummary](c.Context(), cl, "/v1/releases", q, 10_000)
+	all, _, err := list[api.ReleaseSummary](c.Context(), cl, "/v1/releases", url.Values{}, 10_000)
 	if err != nil {
 		return "", err
 	}
 	var found []sallyport.ReleaseID
+	var names []string
 	for _, r := range all {
+		own := []string{}
+		for _, s := range r.Stages {
+			own = append(own, string(r.Agent)+"@"+s.String())
+		}
+		if r.Latest {
+			own = append(own, string(r.Agent)+"@latest")
+		}
+		names = append(names, own...)
 		switch {
-		case at && stage == "latest" && r.Latest:
-			found = append(found, r.ID)
 		case at:
-			for _, s := range r.Stages {
-				if s.String() == stage {
-					found = append(found, r.ID)
-				}
+			if slices.Contains(own, name) {
+				found = append(found, r.ID)
 			}
 		case strings.HasPrefix(strings.TrimPrefix(string(r.ID), "sha256:"), strings.TrimPrefix(name, "sha256:")):
 			found = append(found, r.ID)
@@ -452,9 +456,21 @@ func (cl *client) releaseID(c *cobra.Command, name string) (sallyport.ReleaseID,
 	case 1:
 		return found[0], nil
 	case 0:
-		return "", sallyport.Refuse(sallyport.NotFound, "there is no release "+name, "sallyport release list shows them; name one by its digest, the beginning of it, or AGENT@STAGE")
+		hint := "sallyport release list shows them; name one by its digest, the beginning of it, or AGENT@STAGE"
+		if near := sallyport.Nearest(name, names); len(near) > 0 {
+			hint = "did you mean " + strings.Join(near, " or ") + "?"
+		}
+		return "", sallyport.Refuse(sallyport.NotFound, "there is no release "+name, hint)
 	}
 	return "", usageError{fmt.Errorf("%s is the beginning of %d releases: write more of the digest", name, len(found))}
+}
+
+// namedRelease is releaseID of a flag that may be left out.
+func (cl *client) namedRelease(c *cobra.Command, name string) (sallyport.ReleaseID, error) {
+	if name == "" {
+		return "", nil
+	}
+	return cl.releaseID(c, name)
 }
 
 const releaseNames = `A release is named by its digest, the beginning of it, AGENT@STAGE for the one that

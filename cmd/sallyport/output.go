@@ -231,6 +231,12 @@ func (p *paper) note(format string, args ...any) {
 	p.b.WriteByte('\n')
 }
 
+// warn writes a line that nobody should read past.
+func (p *paper) warn(format string, args ...any) {
+	p.b.WriteString(p.paint(yellow, "warning: "+clean(fmt.Sprintf(format, args...))))
+	p.b.WriteByte('\n')
+}
+
 const (
 	bold   = "1"
 	dim    = "2"

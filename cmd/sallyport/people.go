@@ -75,6 +75,11 @@ func statusCommand() *cobra.Command {
 						t.row(h.Scope.String(), cmp.Or(h.Subject, "-"), when(h.At), h.By, h.Reason)
 					}
 					p.table(t)
+					for _, h := range s.Halts {
+						if h.Nameless != nil {
+							p.warn("%s: %s", haltOf(&h.Halt), h.Nameless.Says)
+						}
+					}
 					p.note("Take one back with: sallyport resume SCOPE SUBJECT --reason \"...\"")
 				}
 				if len(s.Unknown) > 0 {
@@ -168,8 +173,15 @@ func promoteCommand() *cobra.Command {
 			if err := in.Stage.UnmarshalText([]byte(to)); err != nil {
 				return usageError{fmt.Errorf("--to: %w", err)}
 			}
-			in.Agent, in.Release = sallyport.AgentID(args[0]), sallyport.ReleaseID(release)
-			return post(c, "/v1/promote", in, func(p *paper, m *control.Promotion) {
+			cl, err := newClient(c)
+			if err != nil {
+				return err
+			}
+			in.Agent = sallyport.AgentID(args[0])
+			if in.Release, err = cl.namedRelease(c, release); err != nil {
+				return err
+			}
+			return send(c, cl, "/v1/promote", in, func(p *paper, m *control.Promotion) {
 				p.fields("agent", string(m.Agent), "stage", m.Stage.String(), "from", string(m.From), "to", string(m.To))
 				if m.From != "" && m.From != m.To {
 					of := ""
@@ -184,7 +196,7 @@ func promoteCommand() *cobra.Command {
 	})
 	c.Flags().StringVar(&to, "to", "", "`stage`: sandbox, staging or production")
 	c.Flags().StringVar(&in.Reason, "reason", "", "`why`")
-	c.Flags().StringVar(&release, "release", "", "`digest` of the release (default: the one applied last)")
+	c.Flags().StringVar(&release, "release", "", "the `release`, by its digest or the beginning of it (default: the one applied last)")
 	suggestValues(c, "to", stageNames()...)
 	return requires(c, "to", "reason")
 }
@@ -195,7 +207,7 @@ const scopesHelp = `A scope is one of:
   global                      everything
   stage STAGE                 sandbox, staging or production
   agent AGENT                 all releases of an agent
-  release DIGEST              one of them
+  release RELEASE             one of them: its digest, or the beginning of it
   upstream UPSTREAM           everything an upstream serves
   tool UPSTREAM/TOOL          one tool of it
   run RUN                     one run`
@@ -213,11 +225,14 @@ func haltCommand() *cobra.Command {
 			"",
 			"With --local the halt is written to a file of the project directory: that needs neither",
 			"the server nor the store, nor that anybody is signed in. A running server takes it within",
-			"a quarter of a second, a stopped one when it starts."),
+			"a quarter of a second, a stopped one when it starts.",
+			"",
+			"A name that nothing has is taken too, for something may have it later; the answer, status",
+			"and doctor say so, and what was probably meant."),
 		Example: examples("sallyport halt global --reason \"agents send nonsense\"", "sallyport halt tool payments/refund --reason \"wrong amounts\"",
 			"sallyport halt global --local --reason \"the server does not answer\""),
 		RunE: func(c *cobra.Command, args []string) error {
-			in, err := haltRequest(args, reason)
+			in, err := haltRequest(c, args, reason, local)
 			if err != nil {
 				return err
 			}
@@ -227,7 +242,7 @@ func haltCommand() *cobra.Command {
 				if err := app.HaltFile(dir, h); err != nil {
 					return err
 				}
-				say(c, "written: a running server takes it within a quarter of a second, a stopped one when it starts")
+				say(c, "written: a running server takes it within a quarter of a second, a stopped one when it starts; status then says whether anything has that name")
 				return show(c, h, func(p *paper) { p.fields(haltFields(&h)...) })
 			}
 			return post(c, "/v1/halt", in, func(p *paper, s *control.Stopped) {
@@ -248,6 +263,10 @@ func haltCommand() *cobra.Command {
 				for _, call := range s.InFlight {
 					p.line("  %s", call)
 				}
+				if s.Nameless != nil {
+					p.warn("%s", s.Nameless.Says)
+					p.note("The halt stands, for a name may come later. Take it back with: sallyport resume %s --reason \"...\"", haltOf(&s.Halt))
+				}
 			})
 		},
 	})
@@ -257,8 +276,11 @@ func haltCommand() *cobra.Command {
 }
 
 func haltFields(h *sallyport.Halt) []string {
-	return []string{"halted", strings.TrimSpace(h.Scope.String() + " " + h.Subject), "reason", h.Reason, "by", h.By, "at", when(h.At)}
+	return []string{"halted", haltOf(h), "reason", h.Reason, "by", h.By, "at", when(h.At)}
 }
+
+// haltOf names a halt as halt and resume take it.
+func haltOf(h *sallyport.Halt) string { return strings.TrimSpace(h.Scope.String() + " " + h.Subject) }
 
 func resumeCommand() *cobra.Command {
 	var reason string
@@ -267,7 +289,7 @@ func resumeCommand() *cobra.Command {
 		Long:    lines("Take a halt back: exactly the one of this scope and subject, as status lists it.", "", scopesHelp),
 		Example: examples("sallyport resume tool payments/refund --reason \"amounts are right again\""),
 		RunE: func(c *cobra.Command, args []string) error {
-			in, err := haltRequest(args, reason)
+			in, err := haltRequest(c, args, reason, false)
 			if err != nil {
 				return err
 			}
@@ -280,7 +302,9 @@ func resumeCommand() *cobra.Command {
 	return requires(c, "reason")
 }
 
-func haltRequest(args []string, reason string) (api.HaltRequest, error) {
+// haltRequest is what halt and resume ask for. Without local, a release may be named
+// as elsewhere.
+func haltRequest(c *cobra.Command, args []string, reason string, local bool) (api.HaltRequest, error) {
 	in := api.HaltRequest{Reason: reason}
 	if err := in.Scope.UnmarshalText([]byte(args[0])); err != nil {
 		return in, usageError{err}
@@ -294,7 +318,19 @@ func haltRequest(args []string, reason string) (api.HaltRequest, error) {
 	case in.Scope != sallyport.HaltGlobal && in.Subject == "":
 		return in, usageError{fmt.Errorf("say which %s", in.Scope)}
 	}
-	return in, nil
+	if in.Scope == sallyport.HaltRelease && !local {
+		// A whole digest is taken as it is: nothing is asked before it is halted.
+		cl, err := newClient(c)
+		if err != nil {
+			return in, err
+		}
+		id, err := cl.releaseID(c, in.Subject)
+		if err != nil {
+			return in, err
+		}
+		in.Subject = string(id)
+	}
+	return in, control.Haltable(in.Scope, in.Subject)
 }
 
 func settleCommand() *cobra.Command {
@@ -339,8 +375,15 @@ func keyCommand(kind sallyport.KeyKind) *cobra.Command {
 			if err := in.Stage.UnmarshalText([]byte(stage)); err != nil {
 				return usageError{fmt.Errorf("--stage: %w", err)}
 			}
-			in.Agent, in.Release = sallyport.AgentID(args[0]), sallyport.ReleaseID(release)
-			return post(c, "/v1/keys", in, func(p *paper, k *control.KeyMade) {
+			cl, err := newClient(c)
+			if err != nil {
+				return err
+			}
+			in.Agent = sallyport.AgentID(args[0])
+			if in.Release, err = cl.namedRelease(c, release); err != nil {
+				return err
+			}
+			return send(c, cl, "/v1/keys", in, func(p *paper, k *control.KeyMade) {
 				p.fields("secret", k.Secret, "key", string(k.Key.ID), "kind", k.Key.Kind.String(), "agent", string(k.Key.Agent), "release", string(k.Key.Release),
 					"up to", k.Key.Ceiling.String(), "expires", when(k.Key.Expires), "note", k.Key.Note)
 				say(c, "the secret is shown this once; it goes into the header Authorization: Bearer SECRET")
@@ -358,7 +401,7 @@ func keyCommand(kind sallyport.KeyKind) *cobra.Command {
 			"release now. Once people have promoted another release there the key is refused: a client",
 			"that was cleared as one release does not become another by waiting.")
 		c.Example = examples("sallyport keys agent support --note \"my editor\"", "sallyport keys agent support --stage production --days 7")
-		c.Flags().StringVar(&release, "release", "", "`digest` of the release (default: the one applied last)")
+		c.Flags().StringVar(&release, "release", "", "the `release`, by its digest or the beginning of it (default: the one applied last)")
 	}
 	c.Flags().IntVar(&in.Days, "days", 90, "for how many `days` it is good")
 	c.Flags().StringVar(&in.Note, "note", "", "`what` it is for")

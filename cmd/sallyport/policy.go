@@ -16,7 +16,31 @@ import (
 )
 
 func policyCommand() *cobra.Command {
-	return group(&cobra.Command{Use: "policy", Short: "Test policies and explain decisions"}, policyTestCommand(), policyExplainCommand())
+	return group(&cobra.Command{Use: "policy", Short: "Test policies and explain decisions"}, policyTestCommand(), policyExplainCommand(), policySchemaCommand())
+}
+
+func policySchemaCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "schema [UPSTREAM...]", Short: "Print the Cedar schema that policies are checked against", Args: takes(0, 1000), ValidArgsFunction: upstreamNames,
+		Long: lines("Print the Cedar schema of the tools of these upstreams, or of all: what policies over them",
+			"can name, for people who write some and for editors that know Cedar. It is made from the",
+			"pins and the files of upstreams/, and needs no server. Its annotations are notes: @enum",
+			"lists the values of a string, @kind is the kind of an argument, @hidden says which",
+			"arguments policy cannot see, and why."),
+		Example: examples("sallyport policy schema payments", "sallyport policy schema --dir project > project.cedarschema"),
+		RunE: func(c *cobra.Command, args []string) error {
+			ids := make([]sallyport.UpstreamID, len(args))
+			for i, name := range args {
+				ids[i] = sallyport.UpstreamID(name)
+			}
+			text, err := app.PolicySchema(dirOf(c), ids)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(c.OutOrStdout(), strings.TrimRight(text, "\n"))
+			return err
+		},
+	}
 }
 
 func policyTestCommand() *cobra.Command {

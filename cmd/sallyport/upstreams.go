@@ -263,6 +263,9 @@ func differences(p *paper, r *app.Repin) {
 	if r.Era != "" {
 		p.line("It does not speak the era that the files name: write era: %q for %s in upstreams/%s.yaml.", r.Era, r.Stage, r.Upstream)
 	}
+	for _, t := range r.Unfit {
+		p.line("Left out, for it cannot be offered to agents: %s: %s.", clean(t.Name), clean(t.Why))
+	}
 	if r.Same() {
 		p.line("It offers what it is pinned to: %s.", app.Count(len(r.Tools), "tool"))
 		return

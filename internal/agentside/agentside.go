@@ -36,6 +36,11 @@ type Gateway interface {
 	// Describe says who a credential belongs to and what it is offered. Its error
 	// is a *sallyport.Refusal.
 	Describe(ctx context.Context, credential string) (*gateway.Description, error)
+	// Listen subscribes a client of the stateless era to resources, each by a call of
+	// its own, and returns those it will be told of. It is told through l until
+	// EndListener.
+	Listen(ctx context.Context, x *gateway.Exchange, uris []string, l *gateway.Listener) []string
+	EndListener(l *gateway.Listener)
 	// CloseSession is called exactly once for every session that ended.
 	CloseSession(s *gateway.Session)
 }
@@ -62,9 +67,11 @@ type Config struct {
 	// one key (default 100); beyond it the key's own longest unused session ends.
 	MaxSessions       int
 	MaxSessionsPerKey int
-	ServerInfo        ServerInfo
-	Log               *slog.Logger
-	Now               func() time.Time
+	// Replicas are the servers that share a store with this one; nil if none can.
+	Replicas   Replicas
+	ServerInfo ServerInfo
+	Log        *slog.Logger
+	Now        func() time.Time
 }
 
 // ServerInfo is what the endpoint says of itself. It must be the same in every
@@ -184,6 +191,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if origin := r.Header["Origin"]; len(origin) == 1 && !h.originAllowed(origin[0], r.Host) {
 		refuseHTTP(w, http.StatusForbidden, "this origin is not served here")
+		return
+	}
+	if h.passedOn(w, r) {
 		return
 	}
 	switch r.Method {

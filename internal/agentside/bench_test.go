@@ -30,6 +30,10 @@ func (g *ready) Describe(context.Context, string) (*gateway.Description, error) 
 	return &gateway.Description{Key: "k", Capabilities: []byte(`{"tools":{}}`)}, nil
 }
 func (g *ready) CloseSession(*gateway.Session) {}
+func (g *ready) EndListener(*gateway.Listener) {}
+func (g *ready) Listen(context.Context, *gateway.Exchange, []string, *gateway.Listener) []string {
+	return nil
+}
 
 // discard is a ResponseWriter that costs nothing.
 type discard struct{ header http.Header }

@@ -36,6 +36,8 @@ type fake struct {
 	call   func(ctx context.Context, x *gateway.Exchange) gateway.Reply
 	list   func(ctx context.Context, x *gateway.Exchange) gateway.Reply
 	tools  *gateway.ToolList
+	listen func(ctx context.Context, x *gateway.Exchange, uris []string, l *gateway.Listener) []string
+	ended  []*gateway.Listener
 	failed error // of Tools and Describe
 	caps   string
 	closed map[*gateway.Session]int
@@ -158,6 +160,25 @@ func (f *fake) Describe(_ context.Context, credential string) (*gateway.Descript
 		return nil, f.failed
 	}
 	return &gateway.Description{Key: key, Capabilities: json.RawMessage(f.caps), Instructions: "be \"kind\""}, nil
+}
+
+func (f *fake) Listen(ctx context.Context, x *gateway.Exchange, uris []string, l *gateway.Listener) []string {
+	if x.Message.Method != wire.MethodSubscriptionsListen || x.Session != nil || l.Updated == nil || l.Ended == nil {
+		f.t.Errorf("listens with %+v, %+v", x, l)
+	}
+	f.mu.Lock()
+	listen := f.listen
+	f.mu.Unlock()
+	if listen != nil {
+		return listen(ctx, x, uris, l)
+	}
+	return nil
+}
+
+func (f *fake) EndListener(l *gateway.Listener) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ended = append(f.ended, l)
 }
 
 func (f *fake) CloseSession(s *gateway.Session) {

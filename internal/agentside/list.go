@@ -2,7 +2,6 @@ package agentside
 
 import (
 	"bytes"
-	"encoding/json"
 	"net/http"
 	"strconv"
 	"sync"
@@ -97,35 +96,12 @@ func (p *post) discover(sallyport.Kind) {
 		p.refuse(0, p.h.refusal(err))
 		return
 	}
-	result := append([]byte(`{"supportedVersions":`+supported+`,"capabilities":`), withoutSubscribe(capabilities(d))...)
+	result := append([]byte(`{"supportedVersions":`+supported+`,"capabilities":`), capabilities(d)...)
 	if d.Instructions != "" {
 		result = wire.AppendString(append(result, `,"instructions":`...), d.Instructions)
 	}
 	result = p.h.appendFreshness(append(result, ','))
 	p.send(http.StatusOK, `,"result":`, append(result, '}'))
-}
-
-// withoutSubscribe takes resources.subscribe out of capabilities: in the
-// stateless era subscriptions to single resources are not offered.
-func withoutSubscribe(capabilities []byte) []byte {
-	var all map[string]json.RawMessage
-	var resources map[string]json.RawMessage
-	if json.Unmarshal(capabilities, &all) != nil || json.Unmarshal(all["resources"], &resources) != nil {
-		return capabilities
-	}
-	if _, ok := resources["subscribe"]; !ok {
-		return capabilities
-	}
-	delete(resources, "subscribe")
-	changed, err := json.Marshal(resources)
-	if err != nil {
-		return capabilities
-	}
-	all["resources"] = changed
-	if changed, err = json.Marshal(all); err != nil {
-		return capabilities
-	}
-	return changed
 }
 
 // list answers the lists that upstreams make.

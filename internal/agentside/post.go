@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"sallyport"
@@ -52,7 +53,7 @@ var verbs = map[string]verb{
 	wire.MethodLoggingSetLevel:        {0, (*post).setLevel, true, false},
 	wire.MethodPing:                   {0, (*post).ping, true, false},
 	wire.MethodServerDiscover:         {0, (*post).discover, false, true},
-	wire.MethodSubscriptionsListen:    {0, (*post).listen, false, true},
+	wire.MethodSubscriptionsListen:    {sallyport.KindResource, (*post).listen, false, true},
 }
 
 // post reads a message, decides its era and serves it.
@@ -115,8 +116,14 @@ func (h *Handler) credential(w http.ResponseWriter, r *http.Request) (string, bo
 	}
 	credential, ok := bearer(r.Header)
 	if !ok {
-		challenge(w, r, r.Header["Authorization"] != nil)
-		refuseHTTP(w, http.StatusUnauthorized, "a bearer token is required")
+		presented := r.Header["Authorization"] != nil
+		challenge(w, r, presented)
+		text := "no credential was sent: the client has to send the header Authorization: Bearer sp_... (sallyport connect says where it is configured)"
+		if presented {
+			// Mostly a variable that a client put in as it stood, or as nothing.
+			text = "the Authorization header holds no bearer credential: if the client takes it from a variable, set that where the client is started"
+		}
+		refuseHTTP(w, http.StatusUnauthorized, text)
 	}
 	return credential, ok
 }
@@ -216,7 +223,7 @@ func (p *post) serveStateless() {
 	}
 	v, ok := verbs[p.m.Method]
 	if !ok || !v.stateless {
-		p.fail(http.StatusNotFound, wire.MethodNotFound, "method not found", nil)
+		p.fail(http.StatusNotFound, wire.MethodNotFound, unknown(p.m.Method), nil)
 		return
 	}
 	level, ok, err := wire.Field(p.m.Meta.Of(p.m.Raw), wire.MetaLogLevel)
@@ -234,6 +241,14 @@ func (p *post) serveStateless() {
 	// The end of the connection is the cancellation.
 	p.ctx = p.r.Context()
 	v.serve(p, v.kind)
+}
+
+// unknown says that there is no such method.
+func unknown(method string) string {
+	if strings.HasPrefix(method, "tasks/") {
+		return "method not found: tasks are not served here"
+	}
+	return "method not found"
 }
 
 // call makes a governed call.

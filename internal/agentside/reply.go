@@ -82,7 +82,14 @@ func (p *post) refuse(kind sallyport.Kind, r *sallyport.Refusal) {
 		p.fail(http.StatusUnauthorized, codeRefused, text, detail)
 		return
 	}
-	if kind == sallyport.KindTool {
+	if r.Code == sallyport.HeaderMismatch {
+		// A fault of the client's, which it corrects itself, if need be from the tools as
+		// they are now (MCP 2026-07-28, Streamable HTTP, "Server Validation").
+		p.fail(http.StatusBadRequest, wire.HeaderMismatch, text, append(append([]byte(`{"refusal":`), detail...), '}'))
+		return
+	}
+	// What is wrong with the envelope is for the client too.
+	if kind == sallyport.KindTool && r.Code != sallyport.BadRequest {
 		meta := append([]byte(`{"`+metaRefusal+`":`), detail...)
 		if p.era == wire.Stateless {
 			meta = append(append(meta, `,"`+wire.MetaServerInfo+`":`...), p.h.serverInfo...)

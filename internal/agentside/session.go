@@ -56,7 +56,7 @@ func (p *post) serveSession() {
 	case wire.Request:
 		v, ok := verbs[p.m.Method]
 		if !ok || !v.sessions {
-			p.fail(http.StatusOK, wire.MethodNotFound, "method not found", nil)
+			p.fail(http.StatusOK, wire.MethodNotFound, unknown(p.m.Method), nil)
 			return
 		}
 		p.serveRequest(v)
@@ -141,7 +141,7 @@ func (p *post) initialize() {
 		p.refuse(0, p.h.refusal(err))
 		return
 	}
-	s.ID = rand.Text() // at least 128 bits
+	s.ID = p.h.homed(rand.Text()) // at least 128 bits
 	s.Key = d.Key
 	s.credential = sha256.Sum256([]byte(p.credential))
 	s.changes = changesIn(d.Capabilities)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -69,7 +71,7 @@ func TestEveryMethod(t *testing.T) {
 	f := newFake(t)
 	h := newHandler(t, f)
 	for _, tt := range []struct{ method, params, want string }{
-		{"server/discover", "", `{"jsonrpc":"2.0","id":7,"result":{"supportedVersions":["2026-07-28","2025-11-25","2025-06-18"],"capabilities":{"completions":{},"logging":{},"prompts":{"listChanged":true},"resources":{"listChanged":true},"tools":{"listChanged":true}},"instructions":"be \"kind\"","resultType":"complete","ttlMs":30000,"cacheScope":"private",` + serverInfo + `}}`},
+		{"server/discover", "", `{"jsonrpc":"2.0","id":7,"result":{"supportedVersions":["2026-07-28","2025-11-25","2025-06-18"],"capabilities":{"tools":{"listChanged":true},"resources":{"subscribe":true,"listChanged":true},"prompts":{"listChanged":true},"completions":{},"logging":{}},"instructions":"be \"kind\"","resultType":"complete","ttlMs":30000,"cacheScope":"private",` + serverInfo + `}}`},
 		{"tools/list", "", `{"jsonrpc":"2.0","id":7,"result":{"tools":[` + string(f.tools.Definitions[0]) + `,` + string(f.tools.Definitions[1]) + `],"resultType":"complete","ttlMs":30000,"cacheScope":"private",` + serverInfo + `}}`},
 		{"resources/list", "", `{"jsonrpc":"2.0","id":7,"result":{"resultType":"complete","ttlMs":30000,"cacheScope":"private",` + serverInfo + `,"resources":[]}}`},
 		{"resources/templates/list", "", `{"jsonrpc":"2.0","id":7,"result":{"resultType":"complete","ttlMs":30000,"cacheScope":"private",` + serverInfo + `,"resourceTemplates":[]}}`},
@@ -429,6 +431,69 @@ func TestListen(t *testing.T) {
 	if r := do(h, modern("tools/list", "")); r.StatusCode != 503 {
 		t.Errorf("status %d from a closed handler", r.StatusCode)
 	}
+}
+
+// TestListenToResources: what the gateway agrees to is acknowledged and told, what
+// waits is told once, and the stream ends with a subscription.
+func TestListenToResources(t *testing.T) {
+	f := newFake(t)
+	h := newHandler(t, f)
+	var l *gateway.Listener
+	f.listen = func(_ context.Context, _ *gateway.Exchange, uris []string, of *gateway.Listener) []string {
+		if want := []string{"file:///<b>", "file:///a"}; !slices.Equal(uris, want) {
+			t.Errorf("asked for %q", uris)
+		}
+		l = of
+		l.Updated("file:///a") // before it is acknowledged
+		l.Updated("file:///a")
+		l.Changed("notifications/resources/list_changed")
+		l.Changed("notifications/prompts/list_changed") // which it has not asked for
+		return uris[1:]
+	}
+	server := serve(t, h)
+	res, err := http.DefaultClient.Do(modern("subscriptions/listen",
+		`"notifications":{"resourcesListChanged":true,"resourceSubscriptions":["file:///a","file:///<b>","file:///a"]},`).http(server.URL))
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := events(t, res)
+	const id = `"_meta":{"io.modelcontextprotocol/subscriptionId":7`
+	for _, want := range []string{
+		`{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{` + id + `},"notifications":{"resourcesListChanged":true,"resourceSubscriptions":["file:///a"]}}}`,
+		`{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{` + id + `},"uri":"file:///a"}}`,
+		`{"jsonrpc":"2.0","method":"notifications/resources/list_changed","params":{` + id + `}}}`,
+	} {
+		if got := read(); got != want {
+			t.Errorf("\n got %s\nwant %s", got, want)
+		}
+	}
+	l.Ended()
+	has(t, read(), `"id":7,"result":`, `"resultType":"complete"`)
+	if got := read(); got != "EOF" {
+		t.Errorf("after the end: %s", got)
+	}
+	if f.mu.Lock(); !slices.Contains(f.ended, l) {
+		t.Error("the gateway goes on telling")
+	}
+	f.mu.Unlock()
+	for params, want := range map[string]string{
+		`"notifications":{"resourceSubscriptions":"a"},`:                       "not an array of strings",
+		`"notifications":{"resourceSubscriptions":[7]},`:                       "not an array of strings",
+		`"notifications":{"resourceSubscriptions":[` + manyStrings(65) + `]},`: "more than 64",
+	} {
+		r := do(h, modern("subscriptions/listen", params))
+		if text := body(t, r); r.StatusCode != 400 || !strings.Contains(text, want) {
+			t.Errorf("%.60s: status %d %s", params, r.StatusCode, text)
+		}
+	}
+}
+
+func manyStrings(n int) string {
+	all := make([]string, n)
+	for i := range all {
+		all[i] = strconv.Quote("a:" + strconv.Itoa(i))
+	}
+	return strings.Join(all, ",")
 }
 
 // TestListenToNothing ends at once, in the right form.

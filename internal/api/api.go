@@ -198,7 +198,7 @@ func bearer(q *http.Request) (string, error) {
 
 // Problem is an error as the API gives it (RFC 9457).
 type Problem struct {
-	// Type leads to the code's paragraph in doc/refusals.md.
+	// Type leads to the code's paragraph of doc/refusals.md in the OpenAPI document.
 	Type string `json:"type"`
 	// Title is of the code and Detail of this one case.
 	Title  string         `json:"title"`
@@ -213,7 +213,11 @@ type Problem struct {
 	More map[string]any `json:"more,omitempty"`
 }
 
-const typePage = "/doc/refusals.md#"
+// typeOf is a reference relative to any address of this installation, with a JSON
+// pointer into the document: what it leads to is anonymous.
+func typeOf(code sallyport.Code) string {
+	return documentPath + "#/components/" + refusalsKey + "/" + string(code)
+}
 
 // refused is a refusal whose status is not that of its code.
 type refused struct {
@@ -247,6 +251,7 @@ var meanings = map[sallyport.Code]struct {
 	sallyport.UnknownTool:         {http.StatusNotFound, "Not a tool of the release"},
 	sallyport.Halted:              {http.StatusConflict, "Stopped by an operator"},
 	sallyport.InvalidArguments:    {http.StatusUnprocessableEntity, "Arguments that do not fit the tool"},
+	sallyport.HeaderMismatch:      {http.StatusBadRequest, "Headers that differ from the body"},
 	sallyport.Denied:              {http.StatusForbidden, "Denied by policy"},
 	sallyport.PolicyError:         {http.StatusForbidden, "A policy could not be evaluated"},
 	sallyport.OverBudget:          {http.StatusTooManyRequests, "The run's budget is used up"},
@@ -275,11 +280,7 @@ func (c *server) problem(err error) (int, []byte) {
 		c.Log.Error("a request could not be served", "err", err)
 		r = sallyport.Refuse(sallyport.Internal500, "Sallyport met a fault of its own", "it may have happened all the same: look at status, and have an operator look at the log")
 	}
-	meaning, ok := meanings[r.Code]
-	if !ok {
-		meaning.status, meaning.title = http.StatusConflict, "Refused"
-	}
-	p := Problem{Type: typePage + string(r.Code), Title: meaning.title, Status: meaning.status, Detail: r.Reason, Code: r.Code, Hint: r.Hint, More: r.Detail}
+	p := problemOf(r)
 	var other *refused
 	if errors.As(err, &other) {
 		p.Status = other.status
@@ -295,6 +296,23 @@ func (c *server) problem(err error) (int, []byte) {
 		body, _ = encode(p)
 	}
 	return p.Status, body
+}
+
+func problemOf(r *sallyport.Refusal) Problem {
+	meaning, ok := meanings[r.Code]
+	if !ok {
+		meaning.status, meaning.title = http.StatusConflict, "Refused"
+	}
+	return Problem{Type: typeOf(r.Code), Title: meaning.title, Status: meaning.status, Detail: r.Reason, Code: r.Code, Hint: r.Hint, More: r.Detail}
+}
+
+// Refuse answers a request that is refused before it reaches [Handler] as the API
+// answers those that do. The refusal's Detail is left out.
+func Refuse(w http.ResponseWriter, r *sallyport.Refusal) {
+	p := problemOf(r)
+	p.More = nil
+	body, _ := encode(p) // text and a number: it cannot fail
+	send(w, p.Status, body)
 }
 
 func (c *server) fail(w http.ResponseWriter, err error) {

@@ -36,7 +36,7 @@ var examples = func() map[string]any {
 	pointer := control.Pointer{Agent: "support", Stage: sallyport.Sandbox, Release: release, By: "ana@example.com", Reason: "first try", At: at}
 	return map[string]any{
 		"status": Status{
-			Pointers: []control.Pointer{pointer}, Halts: []sallyport.Halt{halt}, Unknown: []control.Unknown{unknown},
+			Pointers: []control.Pointer{pointer}, Halts: []HaltListed{{Halt: halt}}, Unknown: []control.Unknown{unknown},
 			Latest: map[sallyport.AgentID]sallyport.ReleaseID{"support": release}, Records: 4713,
 		},
 		"diff": Diff{Digest: release, Changes: []config.Change{{

@@ -1,5 +1,7 @@
 package api
 
+import "sallyport"
+
 // Statuses are those of HTTP by code.
 func Statuses() map[string]int {
 	out := map[string]int{}
@@ -8,3 +10,6 @@ func Statuses() map[string]int {
 	}
 	return out
 }
+
+// TypeOf is the type of problems with a code.
+func TypeOf(code string) string { return typeOf(sallyport.Code(code)) }

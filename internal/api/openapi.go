@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sallyport"
+	"sallyport/doc"
 	"sallyport/internal/audit"
 	"sallyport/internal/control"
 	"sallyport/internal/schema"
@@ -310,12 +311,12 @@ func (c *server) document(table []route) []byte {
 	for name, one := range in.components {
 		out.components[name] = one
 	}
-	doc := object{
+	made := object{
 		"openapi": "3.1.1",
 		"info": object{
 			"title": "Sallyport", "version": c.Version, "license": object{"name": "Apache-2.0", "identifier": "Apache-2.0"},
 			"description": "What people and hosts ask of a Sallyport installation. Agents use /mcp and nothing here.\n\n" +
-				"Errors are problem+json (RFC 9457); doc/refusals.md says what each code means. " +
+				"Errors are problem+json (RFC 9457). Their type leads to components/" + refusalsKey + " of this document, which says what each code means and what to do. " +
 				"Listings are newest first, in pages: pass next as cursor until it is absent. " +
 				"A POST that takes Idempotency-Key can be sent again with the same key: it is carried out once and answered alike for 24 hours, " +
 				"with Idempotency-Replayed: true from the second time on.",
@@ -324,18 +325,37 @@ func (c *server) document(table []route) []byte {
 		"jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
 		"paths":             paths,
 		"components": object{
-			"schemas": out.components,
+			"schemas":   out.components,
+			refusalsKey: refusals(doc.Refusals),
 			"securitySchemes": object{
 				"person": object{"type": "http", "scheme": "bearer", "description": "A person's credential, from sign-in. Credentials of agents and hosts are refused."},
 				"host":   object{"type": "http", "scheme": "bearer", "description": "A host key: opens and closes runs of one agent."},
 			},
 		},
 	}
-	raw, err := encode(doc)
+	raw, err := encode(made)
 	if err != nil {
 		panic("the document: " + err.Error())
 	}
 	return raw
+}
+
+// refusalsKey is where the document says what each code means: an extension (OpenAPI
+// 3.1.1, section 4.9).
+const refusalsKey = "x-refusals"
+
+// refusals are the paragraphs of the page of refusals by their codes, as CommonMark.
+// A paragraph begins with its code as a heading of the third degree and ends with
+// the next heading.
+func refusals(page string) object {
+	out := object{}
+	for _, section := range strings.Split(page, "\n### ")[1:] {
+		code, text, _ := strings.Cut(section, "\n")
+		text, _, _ = strings.Cut(text, "\n## ")
+		meaning := meanings[sallyport.Code(code)]
+		out[code] = object{"title": meaning.title, "status": meaning.status, "description": strings.TrimSpace(text)}
+	}
+	return out
 }
 
 func (r *route) operation(in, out *schemas) object {

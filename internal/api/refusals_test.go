@@ -4,12 +4,13 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"os"
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
+	"sallyport/doc"
 	"sallyport/internal/api"
 )
 
@@ -39,10 +40,7 @@ func TestRefusalsPage(t *testing.T) {
 	if len(codes) < 25 {
 		t.Fatalf("only %d codes were found in refusal.go", len(codes))
 	}
-	page, err := os.ReadFile("../../doc/refusals.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	page := []byte(doc.Refusals)
 	// A heading is the anchor that problems point to: the code and nothing else.
 	paragraph := regexp.MustCompile("(?ms)^### ([a-z_]+)\n\nHTTP ([0-9]{3})\\. \\S.*?\n\n\\*\\*What to do\\.\\*\\* \\S")
 	have := map[string]int{}
@@ -68,5 +66,32 @@ func TestRefusalsPage(t *testing.T) {
 	}
 	if n := len(regexp.MustCompile(`(?m)^### `).FindAll(page, -1)); n != len(have) {
 		t.Errorf("%d headings and %d paragraphs", n, len(have))
+	}
+}
+
+// TestTypesLeadToText: whoever follows the type of a problem, without any
+// credential, finds the paragraph of its code as the page has it.
+func TestTypesLeadToText(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for code, status := range api.Statuses() {
+		at, pointer, _ := strings.Cut(api.TypeOf(code), "#")
+		w := r.ask(ask{method: "GET", path: at})
+		var there any = decode[map[string]any](r, w)
+		for _, step := range strings.Split(pointer, "/")[1:] {
+			there = there.(map[string]any)[step]
+		}
+		said, ok := there.(map[string]any)
+		if !ok {
+			t.Errorf("%s leads nowhere", api.TypeOf(code))
+			continue
+		}
+		text, _ := said["description"].(string)
+		if title, _ := said["title"].(string); title == "" || said["status"] != float64(status) || !strings.HasPrefix(text, "HTTP "+itoa(status)+". ") || !strings.Contains(text, "**What to do.**") {
+			t.Errorf("%s leads to %v", api.TypeOf(code), said)
+		}
+		if !strings.Contains(doc.Refusals, "### "+code+"\n\n"+text+"\n") || strings.Contains(text, "\n#") {
+			t.Errorf("%s leads to what is not the paragraph of the page: %s", api.TypeOf(code), text)
+		}
 	}
 }

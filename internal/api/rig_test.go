@@ -83,7 +83,7 @@ func newRig(t testing.TB) *rig {
 	who := &auth.Auth{Keys: r.store, Now: r.now}
 	r.Config = api.Config{
 		Who: who, Past: r.store, Answers: r.store, Version: "0.1.0", Now: r.now, Log: log,
-		Control: control.New(control.Config{Book: r.store, Past: r.store, People: r.store, Live: idle{}, Spare: new(spare), Now: r.now, Log: log}),
+		Control: control.New(control.Config{Book: r.store, Past: r.store, People: r.store, Live: idle{}, Others: r.store, Spare: new(spare), Now: r.now, Log: log}),
 		Propose: func(context.Context) (*control.Proposal, error) {
 			return &control.Proposal{Digest: digestOf, Releases: []sallyport.Release{r.release}, Stages: stages, Loosens: loosens}, nil
 		},
@@ -232,7 +232,7 @@ func (r *rig) problem(w *httptest.ResponseRecorder, status int, code sallyport.C
 	if got := w.Header().Get("Content-Type"); got != "application/problem+json" {
 		r.Errorf("%s: the content type is %q", code, got)
 	}
-	if p.Type != "/doc/refusals.md#"+string(p.Code) || p.Title == "" || p.Detail == "" || p.Title == p.Detail {
+	if p.Type != "/v1/openapi.json#/components/x-refusals/"+string(p.Code) || p.Title == "" || p.Detail == "" || p.Title == p.Detail {
 		r.Errorf("not a whole problem: %s", w.Body)
 	}
 	if got := w.Header().Get("WWW-Authenticate"); (status == http.StatusUnauthorized) != (got != "") {

@@ -91,7 +91,7 @@ func (c *server) routes() []route {
 				return nil, err
 			}
 			unknowns, err := c.Past.Unknowns(in)
-			return &Status{Pointers: list(decided.Pointers), Halts: list(decided.Halts), Unknown: list(unknowns), Latest: decided.Latest, Records: c.Past.Size()}, err
+			return &Status{Pointers: list(decided.Pointers), Halts: c.halts(in, decided), Unknown: list(unknowns), Latest: decided.Latest, Records: c.Past.Size()}, err
 		}),
 		on(route{method: "GET", path: "/v1/diff", id: "diff", caller: persons,
 			summary: "What apply would change, and whether it tightens or loosens", refusals: []sallyport.Code{sallyport.BadConfig},
@@ -117,7 +117,8 @@ func (c *server) routes() []route {
 		}),
 		on(route{method: "POST", path: "/v1/halt", id: "halt", caller: persons,
 			summary: "Stop calls now", about: "In memory first, then in the store; a store that is down does not prevent it. " +
-				"It takes no idempotency key, since nothing may stand before it: to halt twice is to halt once.",
+				"It takes no idempotency key, since nothing may stand before it: to halt twice is to halt once. " +
+				"A name that nothing has is taken too, since something may have it later: the answer then says so in nameless.",
 			asks: HaltRequest{Scope: sallyport.HaltTool, Subject: "payments/refund", Reason: "wrong amounts"},
 		}, func(in asked[none, HaltRequest]) (*control.Stopped, error) {
 			return c.Control.Halt(in, in.person, in.b.Scope, in.b.Subject, in.b.Reason)
@@ -187,7 +188,8 @@ func (c *server) routes() []route {
 			return &Page[control.Call]{Items: list(calls), Next: sequenceCursor("calls", next)}, nil
 		}),
 		on(route{method: "GET", path: "/v1/calls/{id}", id: "getCall", caller: persons,
-			summary: "One call and its records, in order", refusals: []sallyport.Code{sallyport.NotFound},
+			summary: "One call and its records, in order", about: "Who is shown payloads is recorded first; what cannot be recorded is not shown.",
+			refusals: []sallyport.Code{sallyport.NotFound, sallyport.NotReady},
 		}, func(in asked[CallQuery, none]) (*CallDetail, error) {
 			return c.call(in, in.person, sallyport.CallID(in.path("id")), in.q.Payloads)
 		}),
@@ -261,10 +263,16 @@ type (
 	// Status is what status shows.
 	Status struct {
 		Pointers []control.Pointer                         `json:"pointers"`
-		Halts    []sallyport.Halt                          `json:"halts"`
+		Halts    []HaltListed                              `json:"halts"`
 		Unknown  []control.Unknown                         `json:"unknown"`
 		Latest   map[sallyport.AgentID]sallyport.ReleaseID `json:"latest"`
 		Records  int64                                     `json:"records"`
+	}
+	// HaltListed is a halt that is in force.
+	HaltListed struct {
+		sallyport.Halt
+		// Nameless is set if nothing known has the name of its subject.
+		Nameless *control.Nameless `json:"nameless,omitempty"`
 	}
 	// Diff is what apply would change.
 	Diff struct {
@@ -476,6 +484,19 @@ func sequenceCursor(listing string, next int64) string {
 	return cursor(listing, strconv.FormatInt(next, 10))
 }
 
+// halts says of each halt whether it stops anything that is known.
+func (c *server) halts(ctx context.Context, d *control.Decided) []HaltListed {
+	out := make([]HaltListed, len(d.Halts))
+	for i, h := range d.Halts {
+		none, err := control.FindName(ctx, c.Control.Past, d, h.Scope, h.Subject)
+		if err != nil { // the halts are shown all the same
+			c.Log.Warn("whether anything has the name of a halt's subject could not be looked up", "scope", h.Scope, "subject", h.Subject, "err", err)
+		}
+		out[i] = HaltListed{h, none}
+	}
+	return out
+}
+
 func (c *server) listUnknowns(ctx context.Context, q *UnknownQuery) (*Page[control.Unknown], error) {
 	below, err := sequenceOf("unknowns", q.Cursor)
 	if err != nil {
@@ -527,6 +548,9 @@ func (c *server) call(ctx context.Context, by *sallyport.Person, id sallyport.Ca
 		may = func(s sallyport.Stage) error { return control.ReadPayloads(by, s) }
 	}
 	call, lines, err := c.Past.Call(ctx, id, may)
+	if err == nil && payloads {
+		err = c.Control.PayloadsRead(ctx, by, call, lines)
+	}
 	if err != nil {
 		return nil, err
 	}

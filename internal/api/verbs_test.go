@@ -331,10 +331,21 @@ func TestStatus(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.ask(ask{method: "POST", path: "/v1/halt", as: "operator", body: api.HaltRequest{Scope: sallyport.HaltUpstream, Subject: "payments", Reason: "wrong amounts"}})
-	got := decode[api.Status](r, r.ask(ask{method: "GET", path: "/v1/status", as: "viewer"}))
+	slip := r.ask(ask{method: "POST", path: "/v1/halt", as: "operator", body: api.HaltRequest{Scope: sallyport.HaltTool, Subject: "payments/refnd", Reason: "a slip"}})
+	r.answered("halt", slip)
+	stopped := decode[control.Stopped](r, slip)
+	if stopped.Nameless == nil || !stopped.Recorded || !strings.HasSuffix(stopped.Nameless.Says, "did you mean payments/refund?") {
+		t.Errorf("a halt that stops nothing does not say so: %s", slip.Body)
+	}
+	shown := r.ask(ask{method: "GET", path: "/v1/status", as: "viewer"})
+	r.answered("status", shown)
+	got := decode[api.Status](r, shown)
 	want := api.Status{
 		Pointers: []control.Pointer{{Agent: "support", Stage: sallyport.Production, Release: digestOf, By: "admin@example.com", Reason: "test", At: got.Pointers[0].At}},
-		Halts:    []sallyport.Halt{{Scope: sallyport.HaltUpstream, Subject: "payments", Reason: "wrong amounts", By: "operator@example.com", At: r.now()}},
+		Halts: []api.HaltListed{
+			{Halt: sallyport.Halt{Scope: sallyport.HaltUpstream, Subject: "payments", Reason: "wrong amounts", By: "operator@example.com", At: r.now()}},
+			{Halt: sallyport.Halt{Scope: sallyport.HaltTool, Subject: "payments/refnd", Reason: "a slip", By: "operator@example.com", At: r.now()}, Nameless: stopped.Nameless},
+		},
 		Unknown: []control.Unknown{{
 			Call: r.calls[2], Run: r.run, Sequence: got.Unknown[0].Sequence, At: r.now(), Agent: "support", Stage: sallyport.Production, Upstream: "payments", Tool: "refund",
 		}},
@@ -345,7 +356,7 @@ func TestStatus(t *testing.T) {
 		t.Error(diff)
 	}
 	// With nothing to say the lists are empty, not null.
-	r.must(r.store.Commit(r.Context(), nil, control.DropHalt{Scope: sallyport.HaltUpstream, Subject: "payments"}, control.Settle{Call: r.calls[2]}))
+	r.must(r.store.Commit(r.Context(), nil, control.DropHalt{Scope: sallyport.HaltUpstream, Subject: "payments"}, control.DropHalt{Scope: sallyport.HaltTool, Subject: "payments/refnd"}, control.Settle{Call: r.calls[2]}))
 	w := r.ask(ask{method: "GET", path: "/v1/status", as: "viewer"})
 	for _, want := range []string{`"halts":[]`, `"unknown":[]`} {
 		if !strings.Contains(w.Body.String(), want) {
@@ -404,6 +415,67 @@ func TestPayloads(t *testing.T) {
 		if strings.Contains(w.Body.String(), "a sandbox task") != want {
 			t.Errorf("%s was shown %s", as, w.Body)
 		}
+	}
+}
+
+// TestReadingPayloadsIsRecorded: who reads what was sent and answered is recorded
+// before it is shown, once for each time; whoever is shown none of it is not, and
+// what cannot be recorded is not shown.
+func TestReadingPayloadsIsRecorded(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	at := "/v1/calls/" + string(r.calls[0])
+	readings := func() (out []audit.Record) {
+		t.Helper()
+		for _, l := range decode[api.Page[api.Record]](r, r.ask(ask{method: "GET", path: "/v1/records?kind=payloads_read", as: "viewer"})).Items {
+			parsed, err := audit.ParseRecord(l.Body)
+			r.must(err)
+			out = append(out, *parsed)
+		}
+		return out
+	}
+	for _, q := range []ask{
+		{method: "GET", path: at, as: "auditor"}, {method: "GET", path: at + "?payloads=false", as: "auditor"},
+		{method: "GET", path: "/v1/calls", as: "auditor"}, {method: "GET", path: "/v1/records", as: "auditor"}, {method: "GET", path: "/v1/runs", as: "auditor"},
+		{method: "GET", path: at + "?payloads=true", as: "developer"}, {method: "GET", path: at + "?payloads=true", as: "agent"},
+	} {
+		r.ask(q)
+	}
+	if got := readings(); len(got) != 0 {
+		t.Errorf("nobody has read a payload, and %d readings are recorded", len(got))
+	}
+	for range 2 {
+		r.ask(ask{method: "GET", path: at + "?payloads=true", as: "auditor"})
+	}
+	r.ask(ask{method: "GET", path: at + "?payloads=true", as: "operator"})
+	got := readings() // newest first
+	if len(got) != 3 {
+		t.Fatalf("three readings, and %d are recorded", len(got))
+	}
+	if got[0].By == "" || got[0].By == got[1].By || got[1].By != got[2].By || strings.Contains(got[0].By, "operator") {
+		t.Errorf("who read: %q, %q, %q", got[0].By, got[1].By, got[2].By)
+	}
+	detail := decode[api.CallDetail](r, r.ask(ask{method: "GET", path: at, as: "auditor"}))
+	for _, g := range got {
+		want := fmt.Sprintf(`{"records":[%d,%d]}`, detail.Records[0].Record.Sequence, detail.Records[1].Record.Sequence)
+		if g.Call != r.calls[0] || g.Run != r.run || g.Stage != sallyport.Production || g.Upstream != "payments" || g.Tool != "refund" || string(g.Detail) != want {
+			t.Errorf("a reading is recorded as %+v %s, want %s", g, g.Detail, want)
+		}
+	}
+	// The call is what it was: its readings are neither its outcome nor calls.
+	if detail.Call.Outcome != sallyport.OutcomeOK || len(decode[api.Page[control.Call]](r, r.ask(ask{method: "GET", path: "/v1/calls", as: "auditor"})).Items) != len(r.calls) {
+		t.Errorf("after it was read, the call is %+v", detail.Call)
+	}
+
+	broken := r.Control.Config
+	broken.Book = full{}
+	r.Control = control.New(broken)
+	r.handler = api.Handler(r.Config)
+	w := r.ask(ask{method: "GET", path: at + "?payloads=true", as: "auditor"})
+	r.answered("getCall", w)
+	r.problem(w, http.StatusServiceUnavailable, sallyport.NotReady)
+	if strings.Contains(w.Body.String(), "12.50") {
+		t.Errorf("shown without a record: %s", w.Body)
 	}
 }
 

@@ -4,6 +4,7 @@ package app
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -133,10 +134,11 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	a.Gateway = gateway.New(gateway.Config{
 		Identities: a.Auth, Runs: a.Store, Ledger: a.Store, Plans: a, World: sandbox.New(), Stages: stages,
 		Now: time.Now, Log: o.Log, DispatchWithin: 5 * time.Second, Ready: a.ready,
+		Lease: a.Store.Lease, BestEffort: project.Server.BestEffort,
 		Observer: a.metrics,
 	})
 	a.Control = control.New(control.Config{
-		Book: a.Store, Past: a.Store, People: a.Store, Live: live{a}, Spare: spare{a.halts}, Now: time.Now, Log: o.Log,
+		Book: a.Store, Past: a.Store, People: a.Store, Live: live{a}, Others: a.Store, Spare: spare{a.halts}, Now: time.Now, Log: o.Log,
 	})
 	// Halts that the store has not taken work before the first call.
 	spared, err := spare{a.halts}.Kept()
@@ -149,10 +151,15 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if err := a.Refresh(ctx); err != nil {
 		return nil, err
 	}
+	listener, err := a.listen(ctx, project.Server)
+	if err != nil {
+		return nil, err
+	}
+	a.Store.Follow(a.follow)
 	if err := a.Control.Recover(ctx); err != nil {
 		return nil, err
 	}
-	if err := a.serve(project.Server); err != nil {
+	if err := a.serve(listener, project.Server); err != nil {
 		return nil, err
 	}
 	a.watch()
@@ -178,22 +185,30 @@ func (a *App) Close() error {
 	return errors.Join(errs...)
 }
 
-func (a *App) serve(s config.Server) error {
+// listen takes the address that agents and people connect to.
+func (a *App) listen(ctx context.Context, s config.Server) (net.Listener, error) {
 	listen := s.Listen
 	if a.Listen != "" {
 		listen = a.Listen
 	}
 	l, err := net.Listen("tcp", listen)
 	if err != nil {
-		return fmt.Errorf("listen on %s: %w (another program may hold the port: choose one with --listen)", listen, err)
+		return nil, fmt.Errorf("listen on %s: %w (another program may hold the port: choose one with --listen)", listen, err)
 	}
+	a.onStop(func() error { l.Close(); return nil }) // serve has closed it, if it came to that
 	a.URL = "http://" + l.Addr().String()
 	a.agents = agentside.New(agentside.Config{
 		Gateway: a.Gateway, AllowedHosts: s.AllowedHosts, AllowedOrigins: append(s.AllowedOrigins, a.URL), MaxBody: s.Limits.Body,
 		ServerInfo: agentside.ServerInfo{Name: "sallyport", Version: Version}, Log: a.Log, Now: time.Now,
+		Replicas: a.newReplicas(),
 	})
+	return l, a.Store.Reached(ctx, cmp.Or(s.Address, reachedAt(l.Addr())))
+}
+
+func (a *App) serve(l net.Listener, s config.Server) error {
 	mux := http.NewServeMux()
 	mux.Handle("/mcp", a.agents)
+	mux.Handle("/mcp/{$}", a.agents) // as people write it
 	mux.Handle("/v1/", a.hosts(s.AllowedHosts, api.Handler(api.Config{
 		Who: a.Auth, Control: a.Control, Past: a.Store, Answers: a.Store, Propose: a.Propose, Diff: a.diff, Version: Version, Now: time.Now, Log: a.Log,
 	})))
@@ -209,12 +224,16 @@ func (a *App) serve(s config.Server) error {
 		}
 		fmt.Fprintln(w, "ready")
 	})
-	mux.HandleFunc("GET /.well-known/oauth-protected-resource", func(w http.ResponseWriter, _ *http.Request) {
+	resource := a.hosts(s.AllowedHosts, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// By the name it was asked by: clients compare it with the address that they have.
 		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(map[string]any{"resource": a.URL + "/mcp", "bearer_methods_supported": []string{"header"}})
-	})
+		_ = json.NewEncoder(w).Encode(map[string]any{"resource": "http://" + r.Host + "/mcp", "bearer_methods_supported": []string{"header"}})
+	}))
+	mux.Handle("GET /.well-known/oauth-protected-resource", resource)
+	mux.Handle("GET /.well-known/oauth-protected-resource/mcp", resource) // RFC 9728 section 3.1
 	mux.Handle("GET /metrics", a.hosts(s.AllowedHosts, a.persons(a.metrics.Handler())))
 	mux.HandleFunc("GET /{$}", front)
+	mux.HandleFunc("/", elsewhere)
 	server := &http.Server{Handler: hurry(mux), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, ErrorLog: slog.NewLogLogger(a.Log.Handler(), slog.LevelDebug)}
 	served := make(chan struct{})
 	go func() {
@@ -291,7 +310,7 @@ func (a *App) hosts(allowed []string, next http.Handler) http.Handler {
 		}
 		name = strings.ToLower(strings.Trim(name, "[]"))
 		if !slices.Contains(allowed, name) && !slices.Contains(allowed, strings.ToLower(r.Host)) {
-			http.Error(w, "this installation does not answer to that name: see allowed_hosts in sallyport.yaml", http.StatusForbidden)
+			api.Refuse(w, sallyport.Refuse(sallyport.NotPermitted, "this installation does not answer to that name", "ask for it by a name in allowed_hosts of sallyport.yaml"))
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -453,21 +472,39 @@ func unaltered[T sallyport.Release | sallyport.StageConfig](v *T, id sallyport.D
 
 // Refresh reads back what has been decided; calls are judged by it from now on.
 func (a *App) Refresh(ctx context.Context) error {
+	_, err := a.refresh(ctx)
+	return err
+}
+
+// follow is told that something has been decided, here or on another replica.
+func (a *App) follow(ctx context.Context) ([]sallyport.CallID, error) {
+	stopping, err := a.refresh(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	// Of those that are still being written by then it says that they were sent.
+	inFlight, _, _ := stopping.Wait(ctx)
+	return inFlight, nil
+}
+
+func (a *App) refresh(ctx context.Context) (gateway.Stopping, error) {
 	a.refusing.Lock()
 	defer a.refusing.Unlock()
 	d, err := a.Store.Decided(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	s := gateway.State{Epoch: d.Epoch, Halts: d.Halts, Configs: d.Configs, Pointers: map[gateway.Pointer]sallyport.ReleaseID{}}
 	for _, p := range d.Pointers {
 		s.Pointers[gateway.Pointer{Agent: p.Agent, Stage: p.Stage}] = p.Release
 	}
-	a.Gateway.SetState(s)
+	stopping := a.Gateway.SetState(s)
 	if a.agents != nil {
 		a.agents.ToolsChanged()
 	}
-	return nil
+	return stopping, nil
 }
 
 // Propose reads the project directory and says what it would loosen.

@@ -90,9 +90,7 @@ func proven(t *testing.T, a *App) []audit.OpenCall {
 		t.Fatal(err)
 	}
 	if !report.OK {
-		var text bytes.Buffer
-		_ = report.WriteText(&text)
-		t.Fatalf("the log does not verify:\n%s", &text)
+		t.Fatalf("the log does not verify: %+v", report.Findings)
 	}
 	return report.Unknown
 }

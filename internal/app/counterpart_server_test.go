@@ -43,21 +43,8 @@ const nodeAtLeast = 22
 
 func newFloor(t *testing.T) *floor {
 	t.Helper()
-	f := &floor{node: program(t, "node")}
-	npm := program(t, "npm")
-	if version(t, f.node) < nodeAtLeast {
-		// The program itself, one for this machine: old versions of npm make no link
-		// to it in .bin.
-		own, err := filepath.Glob(filepath.Join(install(t, npm, "node"), "node_modules", "node-*", "bin", "node"))
-		if err != nil || len(own) != 1 {
-			t.Fatalf("testdata/node brings %q for this machine, %v: install Node.js %d or newer", own, err, nodeAtLeast)
-		}
-		f.node = own[0]
-		if v := version(t, f.node); v < nodeAtLeast {
-			t.Fatalf("testdata/node is Node.js %d, want %d at least", v, nodeAtLeast)
-		}
-	}
-	f.packages = install(t, npm, "counterpart")
+	node, npm := nodeAndNPM(t)
+	f := &floor{node: node, packages: install(t, npm, "counterpart")}
 
 	// Not t.TempDir: its name, with letters of both cases and digits, looks like a
 	// secret in a command's arguments.
@@ -72,6 +59,26 @@ func newFloor(t *testing.T) *floor {
 	f.letter = filepath.Join(f.files, "letter.txt")
 	write(t, f.letter, "Grüße <b> & \"quotes\" \u2028 {\"n\": 12345678901234567890}\nsecond line\n")
 	return f
+}
+
+// nodeAndNPM are a Node.js that is new enough, which npm brings where the
+// machine's own is not, and npm.
+func nodeAndNPM(t *testing.T) (node, npm string) {
+	t.Helper()
+	node, npm = program(t, "node"), program(t, "npm")
+	if version(t, node) >= nodeAtLeast {
+		return node, npm
+	}
+	// The program itself, one for this machine: old versions of npm make no link
+	// to it in .bin.
+	own, err := filepath.Glob(filepath.Join(install(t, npm, "node"), "node_modules", "node-*", "bin", "node"))
+	if err != nil || len(own) != 1 {
+		t.Fatalf("testdata/node brings %q for this machine, %v: install Node.js %d or newer", own, err, nodeAtLeast)
+	}
+	if v := version(t, own[0]); v < nodeAtLeast {
+		t.Fatalf("testdata/node is Node.js %d, want %d at least", v, nodeAtLeast)
+	}
+	return own[0], npm
 }
 
 // program finds a program that these tests cannot do without.
@@ -126,7 +133,7 @@ func install(t *testing.T, npm, name string) string {
 		cache = t.TempDir()
 	}
 	cache = filepath.Join(cache, "sallyport-test")
-	dir := filepath.Join(cache, fmt.Sprintf("%s-%x", name, sum.Sum(nil)[:8]))
+	dir := filepath.Join(cache, fmt.Sprintf("%s-%x", filepath.Base(name), sum.Sum(nil)[:8]))
 	if _, err := os.Stat(filepath.Join(dir, "node_modules")); err == nil {
 		return dir
 	}

@@ -906,9 +906,7 @@ func (c *town) checkLog(log *store.Store, ring *auth.Ring) {
 			c.t.Fatalf("%s: %v", what, err)
 		}
 		if !r.OK || r.Against != len(c.kept) {
-			var text bytes.Buffer
-			_ = r.WriteText(&text)
-			c.t.Errorf("%s does not verify against %d checkpoints:\n%s", what, len(c.kept), &text)
+			c.t.Errorf("%s does not verify against %d checkpoints, but %d: %+v", what, len(c.kept), r.Against, r.Findings)
 		}
 	}
 	stored := o

@@ -25,6 +25,7 @@ import (
 	"sallyport/internal/audit"
 	"sallyport/internal/auth"
 	"sallyport/internal/config"
+	"sallyport/internal/control"
 	"sallyport/internal/store"
 	"sallyport/internal/wire"
 )
@@ -43,7 +44,7 @@ const (
 // Finding is one thing that doctor looked at.
 type Finding struct {
 	Verdict Verdict `json:"verdict"`
-	Area    string  `json:"area"` // "files", "store", "server", "keys", "log", "disk", "clock", "upstreams" or "person"
+	Area    string  `json:"area"` // "files", "store", "server", "keys", "log", "halts", "disk", "clock", "upstreams" or "person"
 	Found   string  `json:"found"`
 	// Fix is what to do about it; it may be a command.
 	Fix string `json:"fix,omitempty"`
@@ -59,6 +60,8 @@ type doctor struct {
 	server   config.Server
 	running  bool // a process has the store open
 	stored   bool // there is a store
+	// empty are the stages that nobody was promoted to, as far as the store says.
+	empty []sallyport.Stage
 }
 
 func (d *doctor) say(v Verdict, area, fix, format string, args ...any) {
@@ -231,6 +234,7 @@ func (d *doctor) store(ctx context.Context) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		d.say(Fine, "store", "", "none yet: the first start makes it at %s", path)
+		d.empty = sallyport.Stages
 		return
 	case err != nil:
 		d.say(Fail, "store", "let the user of the server read and write "+filepath.Dir(path), "%v", err)
@@ -292,14 +296,16 @@ func (d *doctor) postgres(ctx context.Context) {
 	default:
 		d.say(Fine, "store", "", "PostgreSQL %d, %s; fsync is on, synchronous_commit is %s", c.Version, c.Encoding, c.Synchronous)
 	}
-	if c.Holder != nil {
+	for _, r := range c.Replicas {
 		d.running = true
-		d.say(Fine, "store", "", "session %d has had it open since %s", c.Holder.PID, c.Holder.Since.Format(time.DateTime))
-	} else {
+		d.say(Fine, "store", "", "server %d has it open since %s, heard of at %s", r.Start, r.Began.Format(time.DateTime), r.Beat.Format(time.TimeOnly))
+	}
+	if len(c.Replicas) == 0 {
 		d.say(Fine, "store", "", "no program has it open")
 	}
 	if c.Schema == 0 {
 		d.say(Fine, "store", "", "no tables yet: the first start makes them")
+		d.empty = sallyport.Stages
 		return
 	}
 	d.stored = true
@@ -412,6 +418,7 @@ func (d *doctor) log(ctx context.Context) {
 		return
 	}
 	defer s.Close()
+	d.decided(ctx, s)
 	last, err := s.Recent(ctx, -1, 1)
 	if err != nil || len(last) == 0 {
 		d.say(Fine, "log", "", "it is empty")
@@ -448,6 +455,27 @@ func (d *doctor) log(ctx context.Context) {
 	d.say(Fine, "log", "", "%s, the last of %s; the last checkpoint covers %d", Count(int(last[0].Sequence+1), "record"), at.UTC().Format(time.DateTime), c.Size)
 }
 
+// decided looks at what people have decided: halts that stop nothing, and stages
+// that nobody was promoted to.
+func (d *doctor) decided(ctx context.Context, s *store.Store) {
+	decided, err := s.Decided(ctx)
+	if err != nil {
+		d.say(Fail, "log", "restore the store from a backup", "what has been decided cannot be read: %v", err)
+		return
+	}
+	d.empty = slices.DeleteFunc(slices.Clone(sallyport.Stages), func(stage sallyport.Stage) bool {
+		return slices.ContainsFunc(decided.Pointers, func(p control.Pointer) bool { return p.Stage == stage })
+	})
+	for _, h := range decided.Halts {
+		of := strings.TrimSpace(h.Scope.String() + " " + h.Subject)
+		if none, err := control.FindName(ctx, s, decided, h.Scope, h.Subject); err != nil {
+			d.say(Fail, "halts", "restore the store from a backup", "whether anything has the name of the halt of %s cannot be looked up: %v", of, err)
+		} else if none != nil {
+			d.say(Warn, "halts", "halt what was meant, and take this one back: sallyport resume "+of+" --reason \"...\"", "halt of %s: %s", of, none.Says)
+		}
+	}
+}
+
 // upstreams asks every upstream of every stage.
 func (d *doctor) upstreams(ctx context.Context, limit time.Duration) {
 	ids, err := UpstreamIDs(d.dir)
@@ -469,7 +497,7 @@ func (d *doctor) upstreams(ctx context.Context, limit time.Duration) {
 			}
 			answers = append(answers, answer{})
 			at := len(answers) - 1
-			own := &doctor{dir: d.dir, now: d.now, running: d.running}
+			own := &doctor{dir: d.dir, now: d.now, running: d.running, empty: d.empty}
 			all.Go(func() {
 				own.upstream(ctx, u, stage, limit)
 				d.mu.Lock()
@@ -492,7 +520,7 @@ func (d *doctor) upstream(ctx context.Context, u *config.Upstream, stage sallypo
 	of := u.Stages[stage]
 	asked := true
 	for _, ref := range secretsAt(&of.Transport) {
-		if !d.secret(u, name, ref) {
+		if !d.secret(u, stage, name, ref) {
 			asked = false
 		}
 	}
@@ -552,16 +580,22 @@ func secretsAt(t *sallyport.Transport) []string {
 	return slices.Compact(refs)
 }
 
-func (d *doctor) secret(u *config.Upstream, name, ref string) bool {
+// secret reports whether a secret can be had. A stage that nobody was promoted to
+// needs none yet.
+func (d *doctor) secret(u *config.Upstream, stage sallyport.Stage, name, ref string) bool {
 	kind, rest, _ := strings.Cut(ref, ":")
 	if _, err := secret(d.dir, u.Secrets, ref); err != nil {
+		bad, yet := Fail, ""
+		if slices.Contains(d.empty, stage) {
+			bad, yet = Warn, fmt.Sprintf("; nobody is promoted to %s yet", stage)
+		}
 		switch {
 		case kind == "env" && d.running:
 			d.say(Warn, "upstreams", "set "+rest+" here too, to have "+name+" asked", "%s: %s is not set in this terminal; the server has an environment of its own", name, ref)
 		case kind == "env":
-			d.say(Fail, "upstreams", "set "+rest+" before sallyport up", "%s: %v", name, err)
+			d.say(bad, "upstreams", "set "+rest+" before sallyport up", "%s: %v%s", name, err, yet)
 		default:
-			d.say(Fail, "upstreams", "write the secret to "+rest+" and: chmod 600 "+rest, "%s: %v", name, err)
+			d.say(bad, "upstreams", "write the secret to "+rest+" and: chmod 600 "+rest, "%s: %v%s", name, err, yet)
 		}
 		return false
 	}

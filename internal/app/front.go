@@ -14,6 +14,12 @@ func front(w http.ResponseWriter, _ *http.Request) {
 	_, _ = io.WriteString(w, frontPage)
 }
 
+// elsewhere answers where nothing is. Who comes there is mostly a client that was
+// given the address without its path, and shows this text to a person.
+func elsewhere(w http.ResponseWriter, _ *http.Request) {
+	http.Error(w, "there is nothing at this address: agents connect to /mcp with a key (sallyport connect), and the API is under /v1", http.StatusNotFound)
+}
+
 // frontStyleHash is the SHA-256 of frontStyle in base 64, which TestFrontStyle checks.
 const frontStyleHash = "CCifhJAo0H25gCD+d/O5DNEHeEimc37mKtaM4+i8hAU="
 

@@ -502,6 +502,9 @@ func (im *Import) Ask(ctx context.Context, s *ImportedServer) {
 	for _, t := range r.Tools {
 		s.Tools = append(s.Tools, ImportedTool{Name: t.Name, SaysRead: saysRead(t.New)})
 	}
+	for _, t := range r.Unfit {
+		im.Problems = append(im.Problems, fmt.Sprintf("tool %s of %s cannot be offered to agents and was left out: %s", t.Name, s.Upstream, t.Why))
+	}
 }
 
 // saysRead is what a definition says of itself.

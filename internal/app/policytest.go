@@ -51,6 +51,29 @@ func PolicyTests(dir string) ([]policy.TestResult, error) {
 	return results, nil
 }
 
+// PolicySchema is the Cedar schema that policies over the tools of these upstreams
+// are checked against, or over those of all upstreams of a project directory. It
+// needs neither agents nor policies to be right.
+func PolicySchema(dir string, upstreams []sallyport.UpstreamID) (string, error) {
+	if len(upstreams) == 0 {
+		all, err := UpstreamIDs(dir)
+		if err != nil {
+			return "", err
+		}
+		upstreams = all
+	}
+	of := sallyport.Release{Servers: map[sallyport.UpstreamID]sallyport.PinnedServer{}}
+	for _, id := range upstreams {
+		u, err := LoadUpstream(dir, id)
+		if err != nil {
+			return "", err
+		}
+		of.Tools, of.Servers[id] = append(of.Tools, u.Tools...), sallyport.PinnedServer{}
+	}
+	tools, _ := policy.Inputs(&of, &sallyport.StageConfig{})
+	return policy.SchemaText(tools)
+}
+
 func pinOf(r *sallyport.Release, c *sallyport.StageConfig) policy.Pin {
 	return func(q *policy.Query) (upstream, tool sallyport.Digest) {
 		for i := range r.Tools {

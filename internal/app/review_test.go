@@ -35,7 +35,7 @@ func (nobodyLive) Refresh(context.Context) error { return nil }
 func TestFileHaltsWhileTheStoreHangs(t *testing.T) {
 	a := &App{Options: Options{Log: quiet()}, halts: filepath.Join(t.TempDir(), "halts.json"), Gateway: gateway.New(gateway.Config{Now: time.Now})}
 	book := hung{make(chan struct{})}
-	a.Control = control.New(control.Config{Book: book, Live: nobodyLive{live{a}}, Spare: spare{a.halts}, Now: time.Now, Log: quiet()})
+	a.Control = control.New(control.Config{Book: book, Live: nobodyLive{live{a}}, Others: a.Store, Spare: spare{a.halts}, Now: time.Now, Log: quiet()})
 	var halts []sallyport.Halt
 	for _, subject := range []string{"crm", "mail"} {
 		halts = append(halts, sallyport.Halt{Scope: sallyport.HaltUpstream, Subject: subject, Reason: "wrong", By: "file", At: time.Now()})

@@ -49,7 +49,13 @@ func LoadUpstream(dir string, id sallyport.UpstreamID) (*config.Upstream, error)
 	}
 	if !slices.Contains(ids, id) {
 		hint := "upstreams/*.yaml declare them; there are none"
-		if len(ids) > 0 {
+		var names []string
+		for _, known := range ids {
+			names = append(names, string(known))
+		}
+		if near := sallyport.Nearest(string(id), names); len(near) > 0 {
+			hint = "did you mean " + strings.Join(near, " or ") + "?"
+		} else if len(ids) > 0 {
 			hint = fmt.Sprintf("there are: %s", joined(ids))
 		}
 		return nil, sallyport.Refuse(sallyport.NotFound, fmt.Sprintf("no file of upstreams/ declares an upstream %s", id), hint)
@@ -187,6 +193,9 @@ type Repin struct {
 	// Server says that what it says of itself has changed.
 	Server bool        `json:"server_changed"`
 	Tools  []ToolRepin `json:"tools"`
+	// Unfit are tools that it offers and that cannot be offered to agents: they are
+	// left out, and the others are kept.
+	Unfit []UnfitTool `json:"unfit,omitempty"`
 	// Changes are what the new pins change for releases and stages, and in which
 	// direction, where the project is sound before and after.
 	Changes []config.Change `json:"changes,omitempty"`
@@ -204,6 +213,12 @@ type ToolRepin struct {
 	// Old and New are its definitions, byte for byte.
 	Old json.RawMessage `json:"old,omitempty"`
 	New json.RawMessage `json:"new,omitempty"`
+}
+
+// UnfitTool is a tool that cannot be offered to agents, and why.
+type UnfitTool struct {
+	Name string `json:"name"`
+	Why  string `json:"why"`
 }
 
 // ProbePins asks an upstream of a project directory what it offers in a stage,
@@ -244,8 +259,18 @@ func ProbePins(ctx context.Context, dir string, id sallyport.UpstreamID, stage s
 	if old == nil {
 		old = &config.Pins{}
 	}
+	var unfit []UnfitTool
+	if u.API == nil {
+		found.Tools = slices.DeleteFunc(found.Tools, func(definition json.RawMessage) bool {
+			err := config.Unfit(definition)
+			if err != nil {
+				unfit = append(unfit, UnfitTool{toolName(definition), err.Error()})
+			}
+			return err != nil
+		})
+	}
 	next := config.Pins{Server: found.Server, Tools: found.Tools, Pinned: maps.Clone(old.Pinned)}
-	r := &Repin{Upstream: id, Stage: stage, Path: u.PinsPath, Version: found.Version, First: u.Pins == nil, dir: dir, pins: next.Marshal()}
+	r := &Repin{Upstream: id, Stage: stage, Path: u.PinsPath, Version: found.Version, First: u.Pins == nil, Unfit: unfit, dir: dir, pins: next.Marshal()}
 	// A stage that names no era takes that of the pins: only with the new ones is it
 	// known how the upstream will be reached.
 	as, problems := config.LoadUpstream(replaced{os.DirFS(dir), u.PinsPath, r.pins}, id)

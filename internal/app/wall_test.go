@@ -281,6 +281,13 @@ func startYard(t testing.TB, traps bool) *yard {
 			y.traps = append(y.traps, newTrap(t, filepath.Join(dir, "secrets", "production-"+id), secretOf(sallyport.Production, id)))
 		}
 	}
+	y.start(t, dir)
+	return y
+}
+
+// start starts the yard's project and promotes its agents.
+func (y *yard) start(t testing.TB, dir string) {
+	t.Helper()
 	if _, problems := config.Load(os.DirFS(dir)); len(problems) > 0 {
 		t.Fatal(problems)
 	}
@@ -312,7 +319,6 @@ func startYard(t testing.TB, traps bool) *yard {
 			}
 		}
 	}
-	return y
 }
 
 func (y *yard) apply(t testing.TB, by *sallyport.Person, reason string) error {
@@ -329,11 +335,17 @@ func (y *yard) apply(t testing.TB, by *sallyport.Person, reason string) error {
 // asks for the highest.
 func (y *yard) token(t testing.TB, agent sallyport.AgentID, stage sallyport.Stage) (string, sallyport.RunID) {
 	t.Helper()
+	return y.tokenFor(t, agent, stage, "")
+}
+
+// tokenFor is token on behalf of a person.
+func (y *yard) tokenFor(t testing.TB, agent sallyport.AgentID, stage sallyport.Stage, person sallyport.PersonID) (string, sallyport.RunID) {
+	t.Helper()
 	host, err := y.Control.MakeHostKey(t.Context(), y.person, agent, sallyport.Production, 1, "wall")
 	if err != nil {
 		t.Fatal(err)
 	}
-	run, err := y.Control.OpenRun(t.Context(), &host.Key, stage, sallyport.Envelope{})
+	run, err := y.Control.OpenRun(t.Context(), &host.Key, stage, sallyport.Envelope{Person: person})
 	if err != nil {
 		t.Fatal(err)
 	}

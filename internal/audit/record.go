@@ -56,8 +56,10 @@ const (
 	KeyRevoked Kind = "key_revoked"
 	PersonMade Kind = "person_made"
 	SignedIn   Kind = "signed_in"
-	Started    Kind = "started"
-	Stopped    Kind = "stopped"
+	// PayloadsRead is that a person was shown what a call was sent and answered.
+	PayloadsRead Kind = "payloads_read"
+	Started      Kind = "started"
+	Stopped      Kind = "stopped"
 )
 
 // MaxBody bounds the body of a record, in bytes. A body longer than 65,535 bytes

@@ -111,38 +111,6 @@ type Report struct {
 	Notes []string `json:"notes,omitempty"`
 }
 
-// WriteText writes the report for people.
-func (r *Report) WriteText(w io.Writer) error {
-	var b bytes.Buffer
-	verdict := "does NOT fit"
-	if r.OK {
-		verdict = "fits"
-	}
-	fmt.Fprintf(&b, "log %s: %s\n", r.Origin, verdict)
-	fmt.Fprintf(&b, "records %d, of which %d under a checkpoint that fits (%d of them fit)\nroot %s\n",
-		r.Records, r.Size, r.Checkpoints, r.Root)
-	for _, k := range r.Keys {
-		fmt.Fprintf(&b, "key %s\n", k)
-	}
-	if r.Against > 0 {
-		fmt.Fprintf(&b, "agrees with %d checkpoints kept elsewhere\n", r.Against)
-	}
-	for _, f := range r.Findings {
-		fmt.Fprintf(&b, "%s: %s\n", f.Kind, f.Text)
-	}
-	if r.More > 0 {
-		fmt.Fprintf(&b, "and %d findings more\n", r.More)
-	}
-	for _, c := range r.Unknown {
-		fmt.Fprintf(&b, "outcome unknown: record %d, %s, %s/%s\n", c.Sequence, c.Call, c.Upstream, c.Tool)
-	}
-	for _, n := range r.Notes {
-		fmt.Fprintln(&b, n)
-	}
-	_, err := w.Write(b.Bytes())
-	return err
-}
-
 // entry is one record as it was found.
 type entry struct {
 	leaf Leaf

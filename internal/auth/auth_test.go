@@ -227,7 +227,7 @@ func TestLinkIsUsedOnce(t *testing.T) {
 	clock := atomic.Int64{}
 	clock.Store(time.Now().UnixNano())
 	c := control.New(control.Config{
-		Book: s, Past: s, People: s, Live: office{}, Spare: office{}, Now: func() time.Time { return time.Unix(0, clock.Load()).UTC() }, Log: slog.New(slog.DiscardHandler),
+		Book: s, Past: s, People: s, Live: office{}, Others: s, Spare: office{}, Now: func() time.Time { return time.Unix(0, clock.Load()).UTC() }, Log: slog.New(slog.DiscardHandler),
 	})
 	a := &auth.Auth{Keys: s, Now: c.Now}
 	if err := c.Founder(ctx, "ana@example.com"); err != nil {

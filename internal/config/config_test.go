@@ -224,6 +224,28 @@ func TestStrictWhereNobodySpoke(t *testing.T) {
 	}
 }
 
+// TestUndeclaredToolsAreOneNote: an upstream with many pinned tools that nobody
+// declared gets one note, with their number and the first of them.
+func TestUndeclaredToolsAreOneNote(t *testing.T) {
+	for declared, want := range map[string]string{
+		"a: {access: read}":                    `4 tools are pinned and not declared: they are changing, their results restricted and untrusted ("b", "c", "d" and 1 more)`,
+		"a: {access: read}, c: {access: read}": `3 tools are pinned and not declared: they are changing, their results restricted and untrusted ("b", "d", "e")`,
+		"a: {access: read}, c: {access: read}, d: {access: read}, e: {access: read}": `tool "b" is pinned and not declared: it is changing, its results restricted and untrusted`,
+	} {
+		files := template(t, "minimal")
+		var pinned []string
+		for _, name := range []string{"a", "b", "c", "d", "e"} {
+			pinned = append(pinned, `{"name": "`+name+`", "inputSchema": {"type": "object"}}`)
+		}
+		files["upstreams/weather.pins.json"] = `{"server": {"protocolVersion": "2025-11-25", "capabilities": {}}, "tools": [` + strings.Join(pinned, ",") + `]}`
+		files["upstreams/weather.yaml"] = "upstream: weather\nstages: {sandbox: {binding: simulate}}\ntools: {" + declared + "}\n"
+		p := load(t, files)
+		if len(p.Notes) != 1 || p.Notes[0].Message != want || p.Notes[0].Path != "upstreams/weather.yaml" {
+			t.Errorf("declared %q: notes %v", declared, p.Notes)
+		}
+	}
+}
+
 func TestNamesThatCollideArePrefixed(t *testing.T) {
 	files := template(t, "minimal")
 	for _, name := range []string{"a", "b"} {

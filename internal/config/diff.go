@@ -455,8 +455,12 @@ func oauthText(o *sallyport.OAuth) string {
 		return ""
 	}
 	parts := []string{o.URL}
-	for _, p := range [][2]string{{"grant", o.Grant}, {"client", o.Client}, {"secret", o.Secret}, {"auth", o.Auth}, {"scope", o.Scope},
-		{"audience", o.Audience}, {"resource", o.Resource}, {"subject", o.Subject}, {"subject_type", o.SubjectType}} {
+	if o.Shared {
+		parts = append(parts, "shared")
+	}
+	for _, p := range [][2]string{{"issuer", o.Issuer}, {"grant", o.Grant}, {"client", o.Client}, {"secret", o.Secret}, {"auth", o.Auth}, {"key_id", o.KeyID}, {"scope", o.Scope},
+		{"audience", o.Audience}, {"resource", o.Resource}, {"subject", o.Subject}, {"subject_type", o.SubjectType},
+		{"person.key", o.Person.Key}, {"person.key_id", o.Person.KeyID}, {"person.issuer", o.Person.Issuer}} {
 		if p[1] != "" {
 			parts = append(parts, p[0]+"="+p[1])
 		}

@@ -260,7 +260,8 @@ func rich(t testing.TB) *Project {
 	u.Transport.Headers = map[string]string{"X-A": "b"}
 	u.Transport.OpenAPI = sallyport.OpenAPI{Document: "sha256:x", Plan: sallyport.Text(`{"name":"plan"}`)}
 	u.Transport.OAuth = sallyport.OAuth{URL: "https://x.example.com/", Grant: grantClient, Client: "c", Secret: "env:SALLYPORT_S", Auth: "basic",
-		Scope: "a", Audience: "b", Resource: "c", Subject: "env:SALLYPORT_T", SubjectType: "urn:x"}
+		Scope: "a", Audience: "b", Resource: "c", Subject: "env:SALLYPORT_T", SubjectType: "urn:x", Shared: true, Issuer: "d", KeyID: "e",
+		Person: sallyport.OAuthPerson{Key: "env:SALLYPORT_P", KeyID: "f", Issuer: "g"}}
 	s.Upstreams["crm"] = u
 	u = s.Upstreams["mail"]
 	u.Transport = sallyport.Transport{Command: []string{"server", "-x"}, Dir: "here", Env: map[string]string{"A": "env:SALLYPORT_A"}, Era: eraSessions}

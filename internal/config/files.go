@@ -43,8 +43,15 @@ type storeFile struct {
 	// Its directory holds nothing else of Sallyport's.
 	Path string `yaml:"path" default:".sallyport/store/sallyport.db"`
 	// Postgres is a secret reference to the URL of a PostgreSQL database (15 or
-	// newer) that is used instead of a file. One server at a time uses it.
+	// newer) that is used instead of a file. Several servers may share it.
 	Postgres reference `yaml:"postgres"`
+	// Address is where the other servers that share the database reach this one, as
+	// in http://10.0.0.3:8484. Left out: where it listens, if that is one address.
+	Address string `yaml:"address" pattern:"^https?://[^/?#@]+$"`
+	// Lease is what is done while a server cannot hear what people decide: strict
+	// does nothing; best_effort goes on with reads, and with calls outside
+	// production, by what was decided last.
+	Lease leaseMode `yaml:"lease" default:"strict"`
 	// AsynchronousCommit is whether PostgreSQL may commit asynchronously, so that
 	// records that were acknowledged are lost when its machine stops. Without it a
 	// database with synchronous_commit off is refused.
@@ -180,16 +187,28 @@ type stageFile struct {
 // oauthFile is how a bearer token is had: by client credentials, or by exchanging
 // another token. It is kept in memory until shortly before it ends.
 type oauthFile struct {
-	// URL is the token endpoint. It belongs to one stage, like an endpoint.
+	// URL is the token endpoint. It belongs to one stage, like an endpoint, unless
+	// it is shared.
 	URL string `yaml:"url,required" pattern:"^https?://"`
+	// Shared says, in each stage that has this URL, that the token endpoint is no
+	// stage's own. Client, secret, audience and resource still are.
+	Shared bool `yaml:"shared"`
+	// Issuer is the server's own name (RFC 8414), for whom what is signed is. Left
+	// out: the URL.
+	Issuer string `yaml:"issuer"`
 	// Grant is client_credentials (RFC 6749) or token_exchange (RFC 8693).
 	Grant oauthGrant `yaml:"grant" default:"client_credentials"`
 	// Client is the client id.
 	Client string `yaml:"client,required"`
-	// Secret is a secret reference to the client secret.
+	// Secret is a secret reference to the client secret, or to the private key in
+	// PEM (P-256, Ed25519, or RSA from 2048 bits).
 	Secret reference `yaml:"secret,required"`
-	// Auth is how the client proves itself: basic, or post (in the form).
+	// Auth is how the client proves itself: basic, post (in the form), or
+	// private_key_jwt (RFC 7523).
 	Auth oauthAuth `yaml:"auth" default:"basic"`
+	// KeyID is what the server calls the key of private_key_jwt. Left out: its
+	// thumbprint (RFC 7638).
+	KeyID string `yaml:"key_id"`
 	// Scope is what is asked for, separated by spaces.
 	Scope string `yaml:"scope"`
 	// Audience is for whom the token is, in the words of the server.
@@ -201,6 +220,20 @@ type oauthFile struct {
 	Subject reference `yaml:"subject"`
 	// SubjectType is the type of that token.
 	SubjectType string `yaml:"subject_type" default:"urn:ietf:params:oauth:token-type:access_token" pattern:"^urn:"`
+	// Person has the token that is exchanged name the person on whose behalf a run
+	// acts, instead of a subject. Runs that name nobody do not reach the upstream.
+	Person *personFile `yaml:"person"`
+}
+
+// personFile is how Sallyport says to an authorization server for whom it asks: in a
+// token that it signs itself, and that is good for a minute.
+type personFile struct {
+	// Key is a secret reference to a private key in PEM that is for nothing else.
+	Key reference `yaml:"key,required"`
+	// KeyID is what the server calls the key. Left out: its thumbprint (RFC 7638).
+	KeyID string `yaml:"key_id"`
+	// Issuer is who signs, as the server knows it. It is not the client id.
+	Issuer string `yaml:"issuer,required"`
 }
 
 // toolFile is what people say of one tool.
@@ -256,6 +289,8 @@ type (
 	reference string
 	// era is a protocol version that is the first of its era.
 	era string
+	// leaseMode is what is done while what people decide cannot be heard.
+	leaseMode string
 	// oauthGrant is a way to a token.
 	oauthGrant string
 	// oauthAuth is how a client proves itself to an authorization server.
@@ -263,12 +298,20 @@ type (
 )
 
 const (
+	leaseStrict = "strict"
+	leaseEffort = "best_effort"
+)
+
+func (leaseMode) words() []string { return []string{leaseStrict, leaseEffort} }
+
+const (
 	grantClient   = "client_credentials"
 	grantExchange = "token_exchange"
+	authKey       = "private_key_jwt"
 )
 
 func (oauthGrant) words() []string { return []string{grantClient, grantExchange} }
-func (oauthAuth) words() []string  { return []string{"basic", "post"} }
+func (oauthAuth) words() []string  { return []string{"basic", "post", authKey} }
 
 const (
 	eraSessions  = "2025-11-25"

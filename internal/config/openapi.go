@@ -115,32 +115,66 @@ func (l *loader) oauth(d *document, c claim, f *stageFile, at func(...string) []
 		d.problem(d.key(at("oauth")...), "keep one of them", "a bearer token is a credential or comes from an authorization server, not both")
 	}
 	out := sallyport.OAuth{
-		Grant: or(string(o.Grant), grantClient), Client: o.Client, Auth: or(string(o.Auth), "basic"),
+		Grant: or(string(o.Grant), grantClient), Client: o.Client, Auth: or(string(o.Auth), "basic"), KeyID: o.KeyID, Issuer: o.Issuer, Shared: o.Shared,
 		Scope: o.Scope, Audience: o.Audience, Resource: o.Resource, SubjectType: o.SubjectType,
 	}
-	if where, ok := d.url(o.URL, f.Insecure, key("url")...); ok {
+	where, ok := d.url(o.URL, f.Insecure, key("url")...)
+	if ok {
 		out.URL = o.URL
+		c.tokens, c.shared = true, o.Shared
 		l.claim(d, c, "endpoint", where, d.value(key("url")...))
+		c.tokens, c.shared = false, false
 	}
+	// own claims what is at a shared endpoint for the stage.
+	own := func(what, value string, key ...string) {
+		if ok && o.Shared && value != "" {
+			l.claim(d, c, what, where+" "+value, d.value(key...))
+		}
+	}
+	own("client at the shared token endpoint", o.Client, key("client")...)
+	own("audience at the shared token endpoint", o.Audience, key("audience")...)
+	own("resource at the shared token endpoint", o.Resource, key("resource")...)
 	if d.has(key("secret")...) {
 		out.Secret, _ = l.reference(d, c, string(o.Secret), key("secret")...)
 	}
+	if d.has(key("key_id")...) && out.Auth != authKey {
+		d.problem(d.key(key("key_id")...), "say auth: "+authKey+", or leave it out", "key_id goes with auth: %s", authKey)
+	}
 	exchange := out.Grant == grantExchange
-	for _, name := range []string{"subject", "subject_type"} {
+	for _, name := range []string{"subject", "subject_type", "person"} {
 		if d.has(key(name)...) && !exchange {
 			d.problem(d.key(key(name)...), "say grant: "+grantExchange+", or leave it out", "%s goes with the grant %s", name, grantExchange)
 		}
 	}
-	if exchange {
-		if !d.has(key("subject")...) {
-			d.problem(d.key(at("oauth")...), "add subject, a secret reference to the token that is exchanged", "the grant %s needs a subject", grantExchange)
-		} else {
-			out.Subject, _ = l.reference(d, c, string(o.Subject), key("subject")...)
+	texts := map[string]string{"issuer": o.Issuer, "client": o.Client, "key_id": o.KeyID, "scope": o.Scope, "audience": o.Audience, "resource": o.Resource, "subject_type": o.SubjectType}
+	switch {
+	case exchange && o.Person != nil:
+		for _, name := range []string{"subject", "subject_type"} {
+			if d.has(key(name)...) {
+				d.problem(d.key(key(name)...), "keep one of them", "what is exchanged is one token (subject), or names the person of each run (person), not both")
+			}
 		}
+		p, of := o.Person, func(name string) []string { return append(key("person"), name) }
+		out.Person = sallyport.OAuthPerson{KeyID: p.KeyID, Issuer: p.Issuer}
+		if d.has(of("key")...) {
+			out.Person.Key, _ = l.reference(d, c, string(p.Key), of("key")...)
+			if out.Person.Key != "" && out.Person.Key == out.Secret {
+				d.problem(d.key(of("key")...), "make another key", "the key that names persons is the client's own, and a key is for one thing")
+			}
+		}
+		if p.Issuer != "" && p.Issuer == o.Client {
+			d.problem(d.value(of("issuer")...), "register an issuer of its own at the authorization server", "persons are named by the client itself: what names a person named like it would prove that it is the client")
+		}
+		own("issuer of persons at the shared token endpoint", p.Issuer, of("issuer")...)
+		texts["person.key_id"], texts["person.issuer"] = p.KeyID, p.Issuer
+	case exchange && !d.has(key("subject")...):
+		d.problem(d.key(at("oauth")...), "add subject, a secret reference to the token that is exchanged, or person", "the grant %s needs a subject", grantExchange)
+	case exchange:
+		out.Subject, _ = l.reference(d, c, string(o.Subject), key("subject")...)
 	}
-	for name, text := range map[string]string{"client": o.Client, "scope": o.Scope, "audience": o.Audience, "resource": o.Resource, "subject_type": o.SubjectType} {
+	for name, text := range texts {
 		if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f || r == utf8.RuneError }) {
-			d.problem(d.value(key(name)...), "", "%s holds a line break or another control character", name)
+			d.problem(d.value(at(append([]string{"oauth"}, strings.Split(name, ".")...)...)...), "", "%s holds a line break or another control character", name)
 		}
 	}
 	return out

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"pgregory.net/rapid"
+
 	"sallyport"
 )
 
@@ -166,6 +168,19 @@ func TestOpenAPIProblems(t *testing.T) {
 		"no subject":  {edit("      subject: file:secrets/subject\n", ""), "needs a subject"},
 		"subject":     {edit("grant: token_exchange", "grant: client_credentials"), "goes with the grant"},
 		"grant":       {edit("grant: token_exchange", "grant: password"), "want one of"},
+		"realm":       {edit("https://login.example.com/token", "https://login.staging.example.com/token"), "another realm or authorization server"},
+		"key id":      {edit("      auth: post\n", "      key_id: k\n"), "key_id goes with auth: private_key_jwt"},
+		"two":         {edit("      subject: file:secrets/subject\n", "      subject: file:secrets/subject\n      person: {key: file:secrets/p, issuer: i}\n"), "not both"},
+		"two types":   {edit("      subject: file:secrets/subject\n", "      subject_type: urn:x\n      person: {key: file:secrets/p, issuer: i}\n"), "not both"},
+		"no person":   {edit("      subject: file:secrets/subject\n", "      person: {key: file:secrets/p}\n"), "issuer is missing"},
+		"no key":      {edit("      subject: file:secrets/subject\n", "      person: {issuer: i}\n"), "key is missing"},
+		"plain key":   {edit("      subject: file:secrets/subject\n", "      person: {key: hunter2, issuer: i}\n"), "secret reference"},
+		"one key":     {edit("      subject: file:secrets/subject\n", "      person: {key: env:SALLYPORT_CLIENT, issuer: i}\n"), "a key is for one thing"},
+		"their key":   {edit("      subject: file:secrets/subject\n", "      person: {key: env:SALLYPORT_STAGING_CLIENT, issuer: i}\n"), "credential of things in staging"},
+		"same client": {edit("      subject: file:secrets/subject\n", "      person: {key: file:secrets/p, issuer: gateway}\n"), "named by the client itself"},
+		"person":      {edit("      url: https://login.staging.example.com/token\n", "      url: https://login.staging.example.com/token\n      person: {key: file:secrets/p, issuer: i}\n"), "person goes with the grant"},
+		"line break":  {edit("      subject: file:secrets/subject\n", "      person: {key: file:secrets/p, issuer: \"a\\nb\"}\n"), "line break"},
+		"auth":        {edit("auth: post", "auth: none"), "want one of"},
 		"no client":   {edit("      grant: token_exchange\n      client: gateway\n", "      grant: token_exchange\n"), "client is missing"},
 		"sandbox":     {edit("sandbox: {binding: simulate}", "sandbox: {binding: simulate, oauth: {url: 'https://x.example.com/', client: a, secret: 'env:SALLYPORT_X'}}"), "the sandbox reaches nothing"},
 		"no url":      {edit("url: https://api.example.com/v1\n", "deadline: 1s\n"), "goes with a url"},
@@ -209,4 +224,109 @@ func TestOpenAPILeftOut(t *testing.T) {
 			t.Error("it is in the plan")
 		}
 	}
+}
+
+// TestPersonOfAnUpstream: who is named, and by which key, is part of what calls go
+// to, and its key a secret of the stage.
+func TestPersonOfAnUpstream(t *testing.T) {
+	text := strings.Replace(thingsUpstream, "      auth: post\n", "      auth: private_key_jwt\n      key_id: k-1\n      issuer: https://login.example.com\n", 1)
+	text = strings.Replace(text, "subject: file:secrets/subject", "person: {key: file:secrets//person, issuer: https://sallyport.example.com/production}", 1)
+	files := apiProject(t, text, thingsDocument)
+	p, problems := Load(project(files))
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	u := p.Stages[sallyport.Production].Upstreams["things"]
+	want := sallyport.OAuth{
+		URL: "https://login.example.com/token", Grant: "token_exchange", Client: "gateway", Secret: "env:SALLYPORT_CLIENT", Auth: "private_key_jwt", KeyID: "k-1",
+		Issuer: "https://login.example.com", Scope: "things.read things.write",
+		Person: sallyport.OAuthPerson{Key: "file:secrets/person", Issuer: "https://sallyport.example.com/production"},
+	}
+	if u.Transport.OAuth != want {
+		t.Errorf("got  %+v\nwant %+v", u.Transport.OAuth, want)
+	}
+	if !slices.Contains(u.Transport.Secrets(), "file:secrets/person") {
+		t.Errorf("the secrets of the transport are %q", u.Transport.Secrets())
+	}
+	files["upstreams/things.yaml"] = strings.Replace(text, "example.com/production}", "example.com/other}", 1)
+	other, problems := Load(project(files))
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	changes := Diff(p.Versions(), other.Versions())
+	if !slices.ContainsFunc(changes, func(c Change) bool { return c.What == "oauth" && c.Direction == Loosens }) {
+		t.Errorf("diff does not see who names persons: %v", changes)
+	}
+}
+
+// TestSharedTokenEndpoints: a token endpoint may be no stage's own if every stage
+// that has it says so, nothing else stands there, and all that is a stage's own at
+// it differs.
+func TestSharedTokenEndpoints(t *testing.T) {
+	base := template(t, "minimal")
+	const there = "https://login.example.com/token"
+	rapid.Check(t, func(t *rapid.T) {
+		files := maps.Clone(base)
+		type use struct {
+			stage                        sallyport.Stage
+			shared                       bool
+			client, secret, audience, at string
+		}
+		var uses []use
+		mostly := func(what, usual string, others ...string) string {
+			if rapid.IntRange(0, 3).Draw(t, "usual "+what) > 0 {
+				return usual
+			}
+			return rapid.SampledFrom(others).Draw(t, what)
+		}
+		endpoints := map[sallyport.Stage]bool{} // stages that have an upstream at the token endpoint
+		for _, name := range []string{"x", "y"} {
+			text := "upstream: " + name + "\npins: weather.pins.json\nstages:\n"
+			for _, stage := range []sallyport.Stage{sallyport.Staging, sallyport.Production} {
+				if rapid.IntRange(0, 5).Draw(t, "an upstream stands there") == 0 {
+					text += "  " + stage.String() + ":\n    binding: off\n    url: " + there + "\n"
+					endpoints[stage] = true
+					continue
+				}
+				u := use{
+					stage: stage, shared: rapid.IntRange(0, 6).Draw(t, "shared") > 0,
+					client: mostly("client", stage.String(), "a", "b"), secret: mostly("secret", "SALLYPORT_"+strings.ToUpper(stage.String()), "SALLYPORT_A"),
+					audience: mostly("audience", "", "crm", stage.String()),
+					at:       rapid.SampledFrom([]string{there, "https://LOGIN.example.com:443/./token/?a"}).Draw(t, "spelled"),
+				}
+				uses = append(uses, u)
+				text += "  " + stage.String() + ":\n    binding: off\n    url: https://" + name + "." + stage.String() + ".example.com/mcp\n" +
+					"    oauth: {url: \"" + u.at + "\", client: " + u.client + ", secret: env:" + u.secret
+				if u.shared {
+					text += ", shared: true"
+				}
+				if u.audience != "" {
+					text += ", audience: " + u.audience
+				}
+				text += "}\n"
+			}
+			files["upstreams/"+name+".yaml"] = text
+		}
+		wrong := len(endpoints) == 2
+		for _, a := range uses {
+			for stage := range endpoints {
+				wrong = wrong || a.stage != stage
+			}
+			for _, b := range uses {
+				if a.stage == b.stage {
+					continue
+				}
+				wrong = wrong || !a.shared || !b.shared || a.client == b.client || a.secret == b.secret || a.audience != "" && a.audience == b.audience
+			}
+		}
+		_, problems := Load(project(files))
+		if (len(problems) > 0) != wrong {
+			t.Fatalf("wrong: %v, problems: %v\n%s%s", wrong, problems, files["upstreams/x.yaml"], files["upstreams/y.yaml"])
+		}
+		for _, p := range problems {
+			if !strings.Contains(p.Message, "exactly one stage") {
+				t.Fatal(p)
+			}
+		}
+	})
 }

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"sallyport"
 )
 
 // Problem is one thing that is wrong in a project directory: where, what, and
@@ -182,45 +184,10 @@ func didYouMean(word string, valid []string) string {
 	return ""
 }
 
-// nearest is the candidate that takes the fewest edits to reach, if they are few
-// for a word of that length; of several the first in the alphabet.
+// nearest is the candidate that is nearest to a word, or "" if none is near.
 func nearest(word string, candidates []string) string {
-	word = strings.ToLower(strings.ReplaceAll(word, "-", "_"))
-	if len(word) > 128 {
-		return ""
+	if near := sallyport.Nearest(word, candidates); len(near) > 0 {
+		return near[0]
 	}
-	best, bestEdits := "", max(1, utf8.RuneCountInString(word)/3)+1
-	for _, c := range slices.Sorted(slices.Values(candidates)) {
-		if e := edits(word, strings.ToLower(strings.ReplaceAll(c, "-", "_"))); e < bestEdits {
-			best, bestEdits = c, e
-		}
-	}
-	return best
-}
-
-// edits counts the insertions, deletions, replacements and swaps of neighbours
-// that turn a into b (optimal string alignment).
-func edits(a, b string) int {
-	x, y := []rune(a), []rune(b)
-	before := make([]int, len(y)+1)
-	row := make([]int, len(y)+1)
-	next := make([]int, len(y)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range x {
-		next[0] = i + 1
-		for j := range y {
-			cost := 1
-			if x[i] == y[j] {
-				cost = 0
-			}
-			next[j+1] = min(next[j]+1, row[j+1]+1, row[j]+cost)
-			if i > 0 && j > 0 && x[i] == y[j-1] && x[i-1] == y[j] {
-				next[j+1] = min(next[j+1], before[j-1]+1)
-			}
-		}
-		before, row, next = row, next, before
-	}
-	return row[len(y)]
+	return ""
 }

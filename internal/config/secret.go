@@ -111,12 +111,16 @@ func (s SecretRoots) Resolve(ref string, getenv func(string) (string, bool), rea
 		return "", fmt.Errorf("secret %s: it is empty", ref)
 	case len(secret) > maxSecret:
 		return "", fmt.Errorf("secret %s: it is longer than %d bytes", ref, maxSecret)
-	case strings.ContainsFunc(secret, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }):
-		// A line break in a header would be two headers.
+	case strings.ContainsFunc(privateKey.ReplaceAllString(secret, ""), func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }):
+		// A line break in a header would be two headers. Private keys have lines, and
+		// who writes headers looks again.
 		return "", fmt.Errorf("secret %s: it holds a line break or another control character", ref)
 	}
 	return secret, nil
 }
+
+// privateKey matches a text that is a private key in PEM and nothing else.
+var privateKey = regexp.MustCompile(`^-----BEGIN [A-Z ]*PRIVATE KEY-----\r?\n[A-Za-z0-9+/=\r\n]+-----END [A-Z ]*PRIVATE KEY-----\s*$`)
 
 var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 

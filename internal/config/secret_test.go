@@ -19,6 +19,9 @@ func TestResolve(t *testing.T) {
 		"secrets/crm": "s3cr3t\n", "secrets/crlf": "s3cr3t\r\n", "secrets/two": "s3cr3t\n\n", "secrets/none": "\n", "secrets/nul": "s3cr3t\x00",
 		"/run/secrets/crm": "s3cr3t", "deep/er/x": " s3cr3t ", "secretsX": "s3cr3t", "/etc/passwd": "s3cr3t", "secrets": "s3cr3t", ".sallyport/keys/k": "s3cr3t",
 	}
+	const pem = "-----BEGIN PRIVATE KEY-----\nczNjcjN0\nAA==\n-----END PRIVATE KEY-----"
+	files["secrets/pem"], files["secrets/pem2"], files["secrets/crlfpem"] = pem+"\n", pem+"\n"+pem+"\n", strings.ReplaceAll(pem, "\n", "\r\n")
+	files["secrets/pem+"], files["secrets/+pem"], files["secrets/pem0"] = pem+"\nX-Other: s3cr3t", "s3cr3t\n"+pem, strings.Replace(pem, "\nAA", "\nX-Y: s3cr3t\nAA", 1)
 	getenv := func(name string) (string, bool) { v, ok := env[name]; return v, ok }
 	readFile := func(name string) ([]byte, error) {
 		text, ok := files[name]
@@ -43,6 +46,12 @@ func TestResolve(t *testing.T) {
 		{"env:SALLYPORT_LONG", "", "longer"},
 		{"env:CRM_X", "", "line break"},
 		{"file:secrets/two", "", "line break"},
+		{"file:secrets/pem", pem, ""},
+		{"file:secrets/crlfpem", strings.ReplaceAll(pem, "\n", "\r\n"), ""},
+		{"file:secrets/pem2", "", "line break"},
+		{"file:secrets/pem+", "", "line break"},
+		{"file:secrets/+pem", "", "line break"},
+		{"file:secrets/pem0", "", "line break"},
 		{"file:secrets/nul", "", "control character"},
 		{"file:secrets/none", "", "empty"},
 		{"file:secrets/gone", "", "no such file"},

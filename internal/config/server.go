@@ -22,6 +22,8 @@ type Server struct {
 	// Postgres is a secret reference to the URL of a database, or empty.
 	Postgres           string `json:"postgres,omitempty"`
 	AsynchronousCommit bool   `json:"asynchronous_commit,omitempty"`
+	Address            string `json:"address,omitempty"`     // of this server for others that share the database
+	BestEffort         bool   `json:"best_effort,omitempty"` // lease
 	// Keys is a directory that neither holds the store's nor lies in it.
 	Keys    string      `json:"keys"`
 	Secrets SecretRoots `json:"secrets"`
@@ -86,6 +88,13 @@ func (l *loader) server() Server {
 	s.AsynchronousCommit = f.Store.AsynchronousCommit
 	if s.AsynchronousCommit && !d.has("store", "postgres") {
 		d.problem(d.key("store", "asynchronous_commit"), "leave it out", "asynchronous_commit is about PostgreSQL, and the store is a file")
+	}
+
+	s.Address, s.BestEffort = f.Store.Address, f.Store.Lease == leaseEffort
+	for _, key := range []string{"address", "lease"} {
+		if d.has("store", key) && !d.has("store", "postgres") {
+			d.problem(d.key("store", key), "leave it out", "%s is about several servers that share PostgreSQL, and the store is a file", key)
+		}
 	}
 
 	host, port, err := net.SplitHostPort(s.Listen)

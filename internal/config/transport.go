@@ -325,9 +325,11 @@ func secretArg(command []string, i int) bool {
 type claim struct {
 	stage    sallyport.Stage
 	upstream sallyport.UpstreamID
-	what     string // "endpoint", "command" or "credential"
+	what     string // "endpoint", "command" or "credential"; or what is at a shared endpoint
 	key      string
 	tree     bool // all that is below the endpoint, too
+	tokens   bool // the endpoint is one for tokens
+	shared   bool // it is no stage's own, says whoever configured it
 	place    Problem
 }
 
@@ -337,7 +339,8 @@ func (l *loader) claim(d *document, c claim, what, key string, at *yaml.Node) {
 	l.claims = append(l.claims, c)
 }
 
-// wall checks that every endpoint, command and credential belongs to one stage.
+// wall checks that every endpoint, command and credential belongs to one stage, or
+// is a token endpoint that belongs to none.
 func (l *loader) wall() {
 	first := map[[2]string]claim{}
 	slices.SortStableFunc(l.claims, func(a, b claim) int { return int(a.stage) - int(b.stage) })
@@ -353,17 +356,20 @@ func (l *loader) wall() {
 		}
 		c.key = l.oneFile(c, &files)
 		was, ok := first[[2]string{c.what, c.key}]
-		if !ok {
+		if !ok || was.shared && was.stage == c.stage { // one that is not shared stands for the stage
 			first[[2]string{c.what, c.key}] = c
 			continue
 		}
-		if was.stage == c.stage {
+		if was.stage == c.stage || was.shared && c.shared {
 			continue
 		}
 		p := c.place
 		p.Message = fmt.Sprintf("this is the %s of %s in %s too (%s, line %d): an endpoint or credential belongs to exactly one stage",
 			c.what, was.upstream, was.stage, was.place.Path, was.place.Line)
 		p.Hint = "give " + c.stage.String() + " one of its own"
+		if c.tokens && was.tokens {
+			p.Hint += ", such as another realm or authorization server of the same provider; or say shared: true in both, with clients of their own"
+		}
 		l.add(p)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"sallyport"
 	"sallyport/internal/canonical"
 	"sallyport/internal/schema"
+	"sallyport/internal/wire"
 )
 
 // What holds where a stage says nothing of its own (see sallyport.StageUpstream).
@@ -186,6 +187,7 @@ func (l *loader) tools(d *document, u *upstream, declared map[string]toolFile) {
 		return
 	}
 	before := len(l.problems) + len(d.problems)
+	var undeclared []string
 	tools := make([]sallyport.Tool, 0, len(u.pins.Tools))
 	for i, definition := range u.pins.Tools {
 		name := u.names[i]
@@ -197,25 +199,22 @@ func (l *loader) tools(d *document, u *upstream, declared map[string]toolFile) {
 			wrong("%v", err)
 			continue
 		}
+		if !u.asDescribed { // else its schemas have been compiled
+			if err := Unfit(definition); err != nil {
+				wrong("%v", err)
+				continue
+			}
+		}
 		input := member(definition, "inputSchema")
-		if input == nil {
-			wrong("no inputSchema")
-			continue
-		}
-		if u.asDescribed {
-			// Its schemas have been compiled.
-		} else if _, err := schema.Compile(input); err != nil {
-			wrong("inputSchema: %s", strings.TrimPrefix(err.Error(), "schema: "))
-		}
 		var output *schema.Schema
-		if raw := member(definition, "outputSchema"); raw != nil && (!u.asDescribed || len(declared[name].Examples) > 0) {
+		if raw := member(definition, "outputSchema"); raw != nil && len(declared[name].Examples) > 0 {
 			if output, err = schema.Compile(raw); err != nil {
 				wrong("outputSchema: %s", strings.TrimPrefix(err.Error(), "schema: "))
 			}
 		}
 		f, ok := declared[name]
 		if !ok {
-			d.note(d.key("tools"), "say what it does under tools", "tool %s is pinned and not declared: it is changing, its results restricted and untrusted", quote(name))
+			undeclared = append(undeclared, quote(name))
 		}
 		access := sallyport.RaiseAccess(f.Access, hinted(definition))
 		if f.Access == sallyport.Read && access != sallyport.Read {
@@ -238,6 +237,39 @@ func (l *loader) tools(d *document, u *upstream, declared map[string]toolFile) {
 	if len(l.problems)+len(d.problems) == before {
 		u.tools = tools
 	}
+	const named = 3
+	switch n := len(undeclared); {
+	case n == 1:
+		d.note(d.key("tools"), "say what it does under tools", "tool %s is pinned and not declared: it is changing, its results restricted and untrusted", undeclared[0])
+	case n > 1:
+		list := strings.Join(undeclared[:min(n, named)], ", ")
+		if n > named {
+			list += fmt.Sprintf(" and %d more", n-named)
+		}
+		d.note(d.key("tools"), "say what they do under tools", "%d tools are pinned and not declared: they are changing, their results restricted and untrusted (%s)", n, list)
+	}
+}
+
+// Unfit says why a tool cannot be offered to agents: its schemas cannot be used, or
+// ask for headers that there cannot be (MCP 2026-07-28, "Schema Extension": clients
+// leave such a tool out, and keep the others). Nil if it can.
+func Unfit(definition json.RawMessage) error {
+	input := member(definition, "inputSchema")
+	if input == nil {
+		return errors.New("no inputSchema")
+	}
+	if _, err := schema.Compile(input); err != nil {
+		return fmt.Errorf("inputSchema: %s", strings.TrimPrefix(err.Error(), "schema: "))
+	}
+	if _, err := wire.ParamHeaders(input); err != nil {
+		return fmt.Errorf("inputSchema: %w", err)
+	}
+	if output := member(definition, "outputSchema"); output != nil {
+		if _, err := schema.Compile(output); err != nil {
+			return fmt.Errorf("outputSchema: %s", strings.TrimPrefix(err.Error(), "schema: "))
+		}
+	}
+	return nil
 }
 
 // hinted is what a tool's annotations say of its access. Only the word of the

@@ -25,6 +25,7 @@ type Config struct {
 	Past   Past
 	People People
 	Live   Live
+	Others Others
 	// Spare keeps halts that the book could not take.
 	Spare Spare
 	Now   func() time.Time
@@ -57,6 +58,22 @@ type Live interface {
 	Check(r *sallyport.Release, c *sallyport.StageConfig) error
 	// Ended drops a run from memory.
 	Ended(id sallyport.RunID)
+}
+
+// Others are the other replicas.
+type Others interface {
+	// Confirm returns when what has been decided here holds on every one of them.
+	Confirm(ctx context.Context) (*Elsewhere, error)
+}
+
+// Elsewhere is what became of a decision on the other replicas.
+type Elsewhere struct {
+	// At: nothing that was judged by older decisions is recorded or sent after it.
+	At       time.Time `json:"at"`
+	Replicas int       `json:"replicas"` // that are at work, without this one
+	// Silent are those that did not answer: what they may do by themselves has ended.
+	Silent   []string           `json:"silent,omitempty"`
+	InFlight []sallyport.CallID `json:"-"` // that they had sent
 }
 
 // Spare keeps halts outside the book.

@@ -75,7 +75,7 @@ func newOffice(t *testing.T) *office {
 	}
 	now := time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
 	o.Control = control.New(control.Config{
-		Book: o, Past: o, People: o, Live: o, Spare: o, Now: func() time.Time { return now }, Log: slog.New(slog.DiscardHandler),
+		Book: o, Past: o, People: o, Live: o, Others: o, Spare: o, Now: func() time.Time { return now }, Log: slog.New(slog.DiscardHandler),
 	})
 	if err := o.Refresh(t.Context()); err != nil {
 		t.Fatal(err)
@@ -244,6 +244,9 @@ func (o *office) Commit(_ context.Context, r *audit.Record, changes ...control.C
 	}
 	return nil
 }
+
+// Confirm is that of an office that shares nothing.
+func (o *office) Confirm(context.Context) (*control.Elsewhere, error) { return &control.Elsewhere{}, nil }
 
 func (o *office) Halt(_ context.Context, h sallyport.Halt) control.Stopped {
 	o.mu.Lock()

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -23,10 +24,15 @@ type Stopped struct {
 	ConfirmedMicros int64              `json:"confirmed_micros,omitempty"`
 	InFlight        []sallyport.CallID `json:"in_flight"`
 	Unsent          int                `json:"unsent"`
+	// Elsewhere is nil where there are no other replicas. Confirmed then is of all.
+	Elsewhere *Elsewhere `json:"elsewhere,omitempty"`
 	// Recorded is false while the store has not taken the halt; it works all the
 	// same and is recorded when the store is back.
 	Recorded bool   `json:"recorded"`
 	Problem  string `json:"problem,omitempty"`
+	// Nameless is set if nothing known has the name of the halt's subject. It is
+	// looked for after the halt works; nil also means that it could not be found out.
+	Nameless *Nameless `json:"nameless,omitempty"`
 }
 
 // Halt stops what the scope names, at once: in memory first, then in the book.
@@ -39,10 +45,48 @@ func (c *Control) Halt(ctx context.Context, by *sallyport.Person, scope sallypor
 	if err := reasoned(reason); err != nil {
 		return nil, err
 	}
-	if err := haltable(scope, subject); err != nil {
+	if err := Haltable(scope, subject); err != nil {
 		return nil, err
 	}
-	return c.stop(ctx, sallyport.Halt{Scope: scope, Subject: subject, Reason: reason, By: string(by.ID), At: c.Now()}), nil
+	out := c.stop(ctx, sallyport.Halt{Scope: scope, Subject: subject, Reason: reason, By: string(by.ID), At: c.Now()})
+	if out.Recorded { // a store that did not take the halt is not asked for names
+		out.Nameless = c.nameless(ctx, scope, subject)
+	}
+	return out, nil
+}
+
+// nameWait is how long the answer to a halt waits for whether its subject exists.
+const nameWait = 2 * time.Second
+
+// nameless looks whether a halt that works already names anything, and gives up
+// early: whoever halts has to know that it works.
+func (c *Control) nameless(ctx context.Context, scope sallyport.HaltScope, subject string) *Nameless {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), nameWait)
+	defer cancel()
+	type answer struct {
+		found *Nameless
+		err   error
+	}
+	answered := make(chan answer, 1)
+	go func() {
+		d, err := c.Past.Decided(ctx)
+		if err != nil {
+			answered <- answer{nil, err}
+			return
+		}
+		found, err := FindName(ctx, c.Past, d, scope, subject)
+		answered <- answer{found, err}
+	}()
+	var a answer
+	select {
+	case a = <-answered:
+	case <-ctx.Done():
+		a.err = ctx.Err()
+	}
+	if a.err != nil {
+		c.Log.Warn("a halt works, but whether anything has the name of its subject could not be looked up", "scope", scope, "subject", subject, "err", a.err)
+	}
+	return a.found
 }
 
 // HaltLocally stops what the halt names on the word of the machine itself: a
@@ -86,7 +130,28 @@ func (c *Control) stop(ctx context.Context, h sallyport.Halt) *Stopped {
 		return &out
 	}
 	out.Recorded = true
+	c.confirm(ctx, &out, arrived)
 	return &out
+}
+
+// confirm waits for the other replicas.
+func (c *Control) confirm(ctx context.Context, out *Stopped, arrived time.Time) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordWait)
+	defer cancel()
+	there, err := c.Others.Confirm(ctx)
+	if err != nil {
+		c.Log.Error("a halt works here and is recorded; whether it works on other replicas could not be found out", "err", err)
+		out.Confirmed, out.ConfirmedMicros = time.Time{}, 0
+		out.Problem = "other replicas could not be asked: what they may do by themselves ends within seconds: " + err.Error()
+		return
+	}
+	if there.Replicas == 0 {
+		return
+	}
+	out.Elsewhere, out.InFlight = there, append(out.InFlight, there.InFlight...)
+	if !out.Confirmed.IsZero() {
+		out.Confirmed, out.ConfirmedMicros = there.At, there.At.Sub(arrived).Microseconds()
+	}
 }
 
 func (c *Control) recordHalt(ctx context.Context, h sallyport.Halt, s *Stopped) error {
@@ -109,7 +174,7 @@ func (c *Control) Resume(ctx context.Context, by *sallyport.Person, scope sallyp
 	if err := reasoned(reason); err != nil {
 		return err
 	}
-	if err := haltable(scope, subject); err != nil {
+	if err := Haltable(scope, subject); err != nil {
 		return err
 	}
 	c.deciding.Lock()
@@ -121,7 +186,21 @@ func (c *Control) Resume(ctx context.Context, by *sallyport.Person, scope sallyp
 	if err != nil {
 		return err
 	}
-	return c.decide(ctx, record, DropHalt{scope, subject})
+	err = c.decide(ctx, record, DropHalt{scope, subject})
+	if none, ok := errors.AsType[*sallyport.Refusal](err); ok && none.Code == sallyport.NotFound {
+		if d, unread := c.Past.Decided(ctx); unread == nil {
+			var halted []string
+			for _, h := range d.Halts {
+				if h.Scope == scope {
+					halted = append(halted, h.Subject)
+				}
+			}
+			if hint := didYouMean(sallyport.Nearest(subject, halted)); hint != "" {
+				return sallyport.Refuse(none.Code, none.Reason, hint)
+			}
+		}
+	}
+	return err
 }
 
 // Recover records the halts that the book could not take before. It is called
@@ -165,8 +244,8 @@ func (c *Control) keepSpare(h sallyport.Halt) error {
 	})
 }
 
-// haltable refuses a subject that cannot be what the scope names.
-func haltable(scope sallyport.HaltScope, subject string) error {
+// Haltable refuses a subject that cannot be what the scope names.
+func Haltable(scope sallyport.HaltScope, subject string) error {
 	bad := func(want string) error {
 		return sallyport.Refuse(sallyport.BadRequest, fmt.Sprintf("%q is not %s", subject, want), "see: sallyport halt --help")
 	}

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -44,34 +43,26 @@ func (c *Control) MakeHostKey(ctx context.Context, by *sallyport.Person, agent s
 // MakeAgentKey makes a key for one release of an agent (the one applied last if
 // release is empty), for clients that cannot open runs.
 func (c *Control) MakeAgentKey(ctx context.Context, by *sallyport.Person, agent sallyport.AgentID, release sallyport.ReleaseID, ceiling sallyport.Stage, days int, note string) (*KeyMade, error) {
-	latest, err := c.applied(ctx, agent)
+	past, err := c.applied(ctx, agent)
 	if err != nil {
 		return nil, err
 	}
 	if release == "" {
-		release = latest
+		release = past.Latest[agent]
 	}
-	r, err := c.Past.Release(ctx, release)
-	if err != nil {
+	if _, err := c.releaseOf(ctx, past, agent, release); err != nil {
 		return nil, err
-	}
-	if r.Agent != agent {
-		return nil, sallyport.Refuse(sallyport.BadRequest, fmt.Sprintf("release %s is of agent %s, not %s", release.Short(), r.Agent, agent), "")
 	}
 	return c.makeKey(ctx, by, Key{Kind: sallyport.KeyAgent, Agent: agent, Release: release, Ceiling: ceiling, Note: note}, days)
 }
 
-// applied is the release of an agent that was applied last.
-func (c *Control) applied(ctx context.Context, agent sallyport.AgentID) (sallyport.ReleaseID, error) {
+// applied is what has been decided, an agent's latest release among it.
+func (c *Control) applied(ctx context.Context, agent sallyport.AgentID) (*Decided, error) {
 	past, err := c.Past.Decided(ctx)
-	if err != nil {
-		return "", err
+	if err == nil && past.Latest[agent] == "" {
+		err = noAgent(past, agent)
 	}
-	latest := past.Latest[agent]
-	if latest == "" {
-		return "", sallyport.Refuse(sallyport.NotFound, fmt.Sprintf("no release of agent %q has been applied", agent), "write agents/"+string(agent)+".yaml and run: sallyport apply")
-	}
-	return latest, nil
+	return past, err
 }
 
 func (c *Control) makeKey(ctx context.Context, by *sallyport.Person, k Key, days int) (*KeyMade, error) {

@@ -1,10 +1,12 @@
 package control
 
 import (
+	"context"
 	"slices"
 	"time"
 
 	"sallyport"
+	"sallyport/internal/audit"
 )
 
 // lookers are the roles that may look at what has been decided and recorded:
@@ -33,6 +35,27 @@ func ReadPayloads(by *sallyport.Person, stage sallyport.Stage) error {
 		return sallyport.Refuse(sallyport.NotPermitted, "payloads of no known stage are read by nobody", "")
 	}
 	return needs(by, "read payloads of "+stage.String(), roles...)
+}
+
+// PayloadsRead records that a person reads what a call was sent and answered. Nobody
+// is shown anything before it returns, and nothing if it is an error. Lines without
+// a payload say nothing; if none has one, nothing is recorded.
+func (c *Control) PayloadsRead(ctx context.Context, by *sallyport.Person, call *Call, lines []Line) error {
+	var opened []int64
+	for _, l := range lines {
+		if len(l.Arguments) > 0 || len(l.Result) > 0 {
+			opened = append(opened, l.Sequence)
+		}
+	}
+	if len(opened) == 0 {
+		return nil
+	}
+	record, err := c.record(audit.PayloadsRead, by.ID, map[string]any{"records": opened})
+	if err != nil {
+		return err
+	}
+	record.Run, record.Call, record.Stage, record.Upstream, record.Tool = call.Run, call.ID, call.Stage, call.Upstream, call.Tool
+	return c.Book.Commit(ctx, record)
 }
 
 // RunFilter says which runs a listing shows; a zero field asks for nothing.

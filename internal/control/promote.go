@@ -46,15 +46,12 @@ func (c *Control) Promote(ctx context.Context, by *sallyport.Person, agent sally
 	}
 	if release == "" {
 		if release = past.Latest[agent]; release == "" {
-			return nil, sallyport.Refuse(sallyport.NotFound, fmt.Sprintf("no release of agent %q has been applied", agent), "write agents/"+string(agent)+".yaml and run: sallyport apply")
+			return nil, noAgent(past, agent)
 		}
 	}
-	r, err := c.Past.Release(ctx, release)
+	r, err := c.releaseOf(ctx, past, agent, release)
 	if err != nil {
 		return nil, err
-	}
-	if r.Agent != agent {
-		return nil, sallyport.Refuse(sallyport.BadRequest, fmt.Sprintf("release %s is of agent %s, not %s", release.Short(), r.Agent, agent), "release list shows the releases of an agent")
 	}
 	config, err := c.Past.StageConfig(ctx, past.Configs[to])
 	if err != nil {

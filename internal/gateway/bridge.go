@@ -49,8 +49,11 @@ func (g *Gateway) again(ctx context.Context, x *Exchange) error {
 	if !x.Intended {
 		return nil
 	}
-	if !x.Run.reserve() {
-		return sallyport.Refuse(sallyport.OverBudget, "the run has used up its calls", "finish with what you have, or ask for a new run")
+	switch _, ok, err := x.Run.reserve(ctx); {
+	case err != nil:
+		return err
+	case !ok:
+		return overBudget(x)
 	}
 	round := *x
 	round.ID, round.rounds = sallyport.CallID(newID("call", g.Now())), nil

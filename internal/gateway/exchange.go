@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,6 +20,8 @@ import (
 // one step its comment names; the steps before it must not read it.
 type Exchange struct {
 	// Written by whoever received the call.
+
+	listener *Listener // who is told of a resource, in the stateless era; nil in a session
 
 	Credential string   // as presented, without "Bearer "; never recorded or sent on
 	Era        wire.Era // of the client
@@ -67,6 +68,10 @@ type Exchange struct {
 	Decision sallyport.Decision
 	Facts    policy.Facts
 
+	// Written by limit.
+
+	Number int // of the call in its run, from 0 in the order of admission; not of a list
+
 	// Written by limit and breaker: undone or settled when the call ends.
 
 	settle []func(sent bool, err error)
@@ -82,6 +87,7 @@ type Exchange struct {
 	Grade        sallyport.Grade
 	UpstreamTime time.Duration
 	Response     *Response
+	sub          *subscription // that the call makes; nil for others
 
 	// Written by label (out).
 
@@ -130,6 +136,9 @@ type Session struct {
 	ClientCapabilities json.RawMessage
 	// Credential opened the session and is the only one that may use it.
 	Key sallyport.KeyID
+	// Person is on whose behalf the session's calls are made, if anybody's: that of
+	// its first call, since a credential has one.
+	Person sallyport.PersonID
 	// Deliver passes a notification that belongs to no call to the client.
 	Deliver func(raw []byte)
 	// LogLevel is the least level of log messages the client has asked for, "" if it
@@ -142,6 +151,10 @@ type Session struct {
 	watched sync.Once
 	client  func(ctx context.Context, raw []byte) ([]byte, error) // what Ask was before watch
 	changed atomic.Uint64                                         // grows when an upstream says that a list has changed
+	tell    func(raw []byte)                                      // what Deliver was before watch
+	// follower is set once the client has listed something.
+	follower atomic.Pointer[follower]
+	closed   atomic.Bool // nothing begins for it any more
 }
 
 // errBeside is the answer to a question that belongs to no call: there is nothing
@@ -150,24 +163,44 @@ var errBeside = errors.New("an upstream asked the client something beside its ca
 
 // watch sees to it that a list which has changed is asked for again, and that
 // what an upstream asks the client goes along [Gateway.ask] or nowhere.
-func (s *Session) watch() {
+func (s *Session) watch(person sallyport.PersonID) {
 	s.watched.Do(func() {
+		s.Person = person
 		if s.client = s.Ask; s.client != nil {
 			s.Ask = func(context.Context, []byte) ([]byte, error) { return nil, errBeside }
 		}
-		if s.Deliver != nil {
-			s.Deliver = s.seen(s.Deliver)
+		if s.tell = s.Deliver; s.tell != nil {
+			s.Deliver = s.seen(s.tell)
 		}
 	})
 }
 
+// seen passes on what a client is to know of what an upstream says by itself. Of
+// lists and resources it hears from this gateway, see [Gateway.follow] and
+// subscription.
 func (s *Session) seen(pass func(raw []byte)) func(raw []byte) {
 	return func(raw []byte) {
-		if bytes.Contains(raw, []byte("/list_changed")) {
+		m, err := wire.Scan(raw, wire.Limits{Bytes: max(len(raw), 1)})
+		switch {
+		case err != nil:
+		case m.Method == wire.NotificationResourcesListChanged, m.Method == wire.NotificationPromptsListChanged:
 			s.changed.Add(1)
+			if f := s.follower.Load(); f != nil {
+				f.changed(m.Method)
+			}
+		case mayBeTold(m.Method):
+			pass(raw)
 		}
-		pass(raw)
 	}
+}
+
+// mayBeTold reports whether a client gets a notification as its upstream wrote it.
+func mayBeTold(method string) bool {
+	switch method {
+	case wire.NotificationProgress, wire.NotificationMessage, wire.NotificationElicitationComplete, wire.NotificationCancelled:
+		return true
+	}
+	return false
 }
 
 // Request is one JSON-RPC request to an upstream.
@@ -182,6 +215,9 @@ type Request struct {
 	// Owner is the credential and the run the request is made under: what an upstream
 	// keeps between requests of the stateless era is shared by equal owners alone.
 	Owner string
+	// Person is on whose behalf the request is made, if anybody's: a run's envelope
+	// says so, never the request.
+	Person sallyport.PersonID
 	// ParamHeaders are Mcp-Param-* headers to send, already checked against the
 	// body; nil for none.
 	ParamHeaders http.Header
@@ -210,6 +246,13 @@ type Request struct {
 	// returns an error there is none, and Do returns that error. BeforeWrite is called
 	// after it as always.
 	Again func(ctx context.Context) error
+	// Watching is set for a request for news of the resource that Message.Name is.
+	Watching *Watching
+	// Following may be set for a request for a list: Updated is called with the method
+	// of the notification when the upstream says that a list has changed. What a client
+	// with sessions is told in its session does not come here. The response has no
+	// Watch for it.
+	Following *Watching
 	// MaxResult bounds the response message in bytes.
 	MaxResult int
 }
@@ -220,6 +263,8 @@ type Response struct {
 	// Held is set if Message asks the client something while the upstream is still at
 	// work on the request.
 	Held Held
+	// Watch is set if Message is the result of a request with a Watching.
+	Watch Watch
 }
 
 // Held is a request an upstream is at work on, and which waits for what the client

@@ -51,7 +51,7 @@ func (g *Gateway) simulate(x *Exchange) error {
 	if x.Stage == sallyport.Production {
 		return sallyport.Refuse(sallyport.StageWall, "no world may answer here", "ask an operator to look at the bindings")
 	}
-	result, err := g.World.Answer(&x.Tool.Tool, x.Arguments, x.Era, x.Run.Envelope.Seed, x.Run.Calls()-1)
+	result, err := g.World.Answer(&x.Tool.Tool, x.Arguments, x.Era, x.Run.Envelope.Seed, x.Number)
 	if err != nil {
 		return err
 	}
@@ -85,7 +85,7 @@ func (g *Gateway) live(ctx context.Context, x *Exchange) error {
 		return err
 	}
 	req := &Request{
-		Message: x.Message, Method: x.Message.Method, Era: x.Era, Session: x.Session,
+		Message: x.Message, Method: x.Message.Method, Era: x.Era, Session: x.Session, Person: x.Principal.Person,
 		MaxResult:   x.Upstream.MaxResult,
 		BeforeWrite: func() error { return g.beforeWrite(x) },
 		AfterWrite:  func() { g.afterWrite(x) },
@@ -93,17 +93,31 @@ func (g *Gateway) live(ctx context.Context, x *Exchange) error {
 	if req.MaxResult <= 0 {
 		req.MaxResult = defaultMaxResult
 	}
-	if x.Notify != nil {
-		req.Notify = func(raw []byte) {
-			x.flight.heard.Store(true)
-			x.Notify(raw)
+	switch x.Message.Method {
+	case wire.MethodResourcesSubscribe, wire.MethodSubscriptionsListen:
+		if x.sub, err = g.subs.enter(g, x); err != nil {
+			return err
 		}
+		req.Watching = x.sub.watching()
+	case wire.MethodResourcesUnsubscribe: // the upstream is told once nobody hears any more
+		x.Response = &Response{Message: wire.Message{Raw: []byte("{}"), Kind: wire.Result, Result: wire.Span{End: 2}}}
+		return nil
 	}
 	if x.Session != nil {
-		x.Session.watch()
-		if x.Notify != nil {
-			req.Notify = x.Session.seen(req.Notify)
+		x.Session.watch(x.Principal.Person)
+	}
+	if x.Notify != nil {
+		seen := x.Session // of another era's client none
+		if seen == nil {
+			seen = &Session{}
 		}
+		req.Notify = seen.seen(func(raw []byte) {
+			x.flight.heard.Store(true)
+			x.Notify(raw)
+		})
+	}
+	if x.Listing {
+		req.Following = g.following(x)
 	}
 	if x.Session != nil && x.Session.client != nil {
 		req.Ask = func(ctx context.Context, raw []byte) (answer []byte, err error) {

@@ -53,6 +53,7 @@ func (f *flight) settle() { f.settledOnce.Do(func() { close(f.settled) }) }
 type flights struct {
 	shards [32]flightShard
 	next   atomic.Uint32
+	also   func(*State) // ends what is no call and goes on; nil for nothing
 }
 
 type flightShard struct {
@@ -85,8 +86,8 @@ func (fs *flights) leave(f *flight) {
 }
 
 // stop cancels every flight that s halts and returns them.
-func (fs *flights) stop(s *State) []*flight {
-	var matched []*flight
+func (fs *flights) stop(s *State) Stopping {
+	var matched Stopping
 	for i := range fs.shards {
 		shard := &fs.shards[i]
 		shard.mu.Lock()
@@ -99,6 +100,9 @@ func (fs *flights) stop(s *State) []*flight {
 	}
 	for _, f := range matched {
 		f.stop()
+	}
+	if fs.also != nil {
+		fs.also(s)
 	}
 	return matched
 }
@@ -124,6 +128,11 @@ func (g *Gateway) beforeWrite(x *Exchange) error {
 		f.phase.Store(before)
 		f.settle()
 		return haltedRefusal(h)
+	}
+	if err := g.current(x); err != nil {
+		f.phase.Store(before)
+		f.settle()
+		return err
 	}
 	if x.Intended && g.Now().After(x.DispatchBy) {
 		f.phase.Store(before)

@@ -38,6 +38,11 @@ type Config struct {
 	DispatchWithin time.Duration
 	// Ready answers with a refusal while the gateway may not serve, nil otherwise.
 	Ready func() *sallyport.Refusal
+	// Lease answers with a refusal when what has been decided may have changed without
+	// this replica having heard of it, nil otherwise. Nil: there are no others.
+	Lease func() *sallyport.Refusal
+	// BestEffort lets reads, and calls outside production, go on without a lease.
+	BestEffort bool
 }
 
 // Observer is told of every call that ended.
@@ -55,6 +60,8 @@ type Gateway struct {
 	breakers sync.Map // breakerKey to *gobreaker.TwoStepCircuitBreaker
 	slots    sync.Map // slotKey to chan struct{}
 	lists    listCache
+	subs     subscriptions
+	follows  followers
 }
 
 // step is one station of the path of a call. A step returns a
@@ -70,6 +77,7 @@ func New(c Config) *Gateway {
 	g := &Gateway{Config: c}
 	g.state.Store(&State{})
 	g.flights.init()
+	g.flights.also = g.subs.stop
 	// The order is part of the security argument: doc/pipeline.md says why each
 	// step stands where it does, and TestPipelineOrder holds it still.
 	g.path = []step{
@@ -125,6 +133,7 @@ func (g *Gateway) Call(ctx context.Context, x *Exchange) Reply {
 			reply = Reply{Refusal: unrecorded()}
 		}
 	}
+	g.begin(x, &reply)
 	if g.Observer != nil && !held { // a held one has not ended
 		g.Observer.Ended(x, reply, g.Now().Sub(x.Started))
 	}

@@ -75,7 +75,7 @@ func newRig(t *testing.T, stage sallyport.Stage, policies string) *rig {
 	r.run = NewRun(sallyport.Run{
 		ID: "run_1", Agent: "support", Release: release, Stage: stage, State: sallyport.RunOpen,
 		OpenedBy: "key_host", Labels: sallyport.NewLabels(),
-	})
+	}, nil)
 	clock := time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
 	r.Gateway = New(Config{
 		Identities: r, Runs: r, Ledger: r, Plans: r, World: r,

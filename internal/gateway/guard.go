@@ -17,6 +17,12 @@ func (g *Gateway) guardResponse(_ context.Context, x *Exchange) error {
 	if m.Kind != wire.Result && m.Kind != wire.Error {
 		return sallyport.Refuse(sallyport.UpstreamProtocol, "the system behind this tool did not send a response", "")
 	}
+	if x.Kind == sallyport.KindTool && isTask(m) {
+		if x.Changing() {
+			x.Response = nil // it was begun, and nobody will hear how it ends
+		}
+		return tasks()
+	}
 	if m.ResultType != wire.ResultInputRequired {
 		return nil
 	}
@@ -33,6 +39,22 @@ func (g *Gateway) guardResponse(_ context.Context, x *Exchange) error {
 			"call again with a client that answers, or do without this tool")
 	}
 	return err
+}
+
+// isTask reports whether the result of a call is a task that goes on: in the
+// stateless era a type of result, with sessions an object without content.
+func isTask(m *wire.Message) bool {
+	if m.Kind != wire.Result {
+		return false
+	}
+	if m.ResultType != "" {
+		return m.ResultType == "task"
+	}
+	if m.Content.Present() {
+		return false
+	}
+	task, ok, err := wire.Field(m.Result.Of(m.Raw), "task")
+	return err == nil && ok && task[0] == '{'
 }
 
 // mayAskAll decides about each of the requests in a result.

@@ -12,6 +12,18 @@ func (g *Gateway) checkHalt(_ context.Context, x *Exchange) error {
 	if h := g.state.Load().Halted(&x.Target); h != nil {
 		return haltedRefusal(h)
 	}
+	return g.current(x)
+}
+
+// current refuses a call that would be judged by decisions which may be out of date:
+// a halt that was confirmed elsewhere must hold here.
+func (g *Gateway) current(x *Exchange) error {
+	if g.Lease == nil || g.BestEffort && (!x.Changing() || x.Stage < sallyport.Production) {
+		return nil
+	}
+	if r := g.Lease(); r != nil {
+		return r
+	}
 	return nil
 }
 

@@ -21,11 +21,16 @@ type slotKey struct {
 // limit asks whether there is room: in the run's budget, which is reserved here
 // and never given back, since a refused call costs as much care as another; and
 // at the upstream, whose place is given back when the call ends.
-func (g *Gateway) limit(_ context.Context, x *Exchange) error {
-	if !x.Listing && !x.Run.reserve() {
-		r := sallyport.Refuse(sallyport.OverBudget, "the run has used up its calls", "finish with what you have, or ask for a new run")
-		r.Detail = map[string]any{"max_calls": x.Run.Envelope.MaxCalls}
-		return r
+func (g *Gateway) limit(ctx context.Context, x *Exchange) error {
+	if !x.Listing {
+		number, ok, err := x.Run.reserve(ctx)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return overBudget(x)
+		}
+		x.Number = number
 	}
 	if !x.reaches() {
 		return nil
@@ -46,4 +51,10 @@ func (g *Gateway) limit(_ context.Context, x *Exchange) error {
 	default:
 		return sallyport.Refuse(sallyport.TooBusy, "too many calls to this tool's system are in flight", "wait a moment and call again")
 	}
+}
+
+func overBudget(x *Exchange) *sallyport.Refusal {
+	r := sallyport.Refuse(sallyport.OverBudget, "the run has used up its calls", "finish with what you have, or ask for a new run")
+	r.Detail = map[string]any{"max_calls": x.Run.Envelope.MaxCalls}
+	return r
 }

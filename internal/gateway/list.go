@@ -171,6 +171,9 @@ func (g *Gateway) List(ctx context.Context, x *Exchange) Reply {
 			}
 		}
 	}
+	if len(missing) == 0 {
+		g.follows.saw(g, who, x, items)
+	}
 	reply := listReply(x, key, items, missing)
 	if len(items) > 0 && reply.Refusal == nil {
 		return g.teach(ctx, who, x, kind, reply)
@@ -265,7 +268,12 @@ func (g *Gateway) refuseList(err error) Reply {
 
 // CloseSession ends the upstream sessions of a client's session.
 func (g *Gateway) CloseSession(s *Session) {
-	g.lists.forget(s.ID)
+	s.closed.Store(true)
+	g.subs.end(func(of *subscription) bool { return of.session == s })
+	if f := s.follower.Load(); f != nil {
+		f.end()
+	}
+	g.lists.forget(func(k listKey) bool { return k.session == s.ID })
 	for _, backends := range g.Stages {
 		backends.Forget(s)
 	}
@@ -357,12 +365,12 @@ func (c *listCache) clean(now time.Time) {
 	}
 }
 
-// forget drops the lists of a session.
-func (c *listCache) forget(session string) {
+// forget drops the lists that are meant.
+func (c *listCache) forget(meant func(listKey) bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for k, e := range c.kept {
-		if k.session == session {
+		if meant(k) {
 			c.size -= e.size
 			delete(c.kept, k)
 		}
@@ -376,7 +384,7 @@ func (c *listCache) items(ctx context.Context, g *Gateway, x, who *Exchange, u *
 	switch {
 	case x.Session != nil:
 		k.session, k.changed = x.Session.ID, x.Session.changed.Load()
-	case era(u) == wire.Sessions: // it may list for one session what it does not for another
+	case era(u) == wire.Sessions, !u.Transport.OAuth.Person.None(): // it may list for one session or person what it does not for another
 		k.session = who.owner()
 	}
 	now := g.Now()

@@ -55,7 +55,7 @@ forbid (principal, action == Action::"crm/look", resource) when { context.run.co
 	// Another run, before the first list is out of date.
 	first := w.run
 	w.run = NewRun(sallyport.Run{ID: "run_2", Agent: "support", Release: release, Stage: sallyport.Production, State: sallyport.RunOpen,
-		Labels: sallyport.NewLabels(), Envelope: sallyport.Envelope{Task: "pay", Tools: []string{"pay__write", "mail__look"}}})
+		Labels: sallyport.NewLabels(), Envelope: sallyport.Envelope{Task: "pay", Tools: []string{"pay__write", "mail__look"}}}, nil)
 	if diff := cmp.Diff([]string{"mail__look", "pay__write"}, w.toolNames()); diff != "" {
 		t.Errorf("tools of another run:\n%s", diff)
 	}
@@ -133,7 +133,7 @@ func TestToolsAreKeptForAWhile(t *testing.T) {
 func TestToolListsAreBounded(t *testing.T) {
 	w := newWide(t, permitAll, nil, "crm")
 	for i := range 5 * mostToolLists {
-		w.run = NewRun(sallyport.Run{ID: sallyport.RunID(fmt.Sprint("run_", i)), Agent: "support", Release: release, Stage: sallyport.Production, Labels: sallyport.NewLabels()})
+		w.run = NewRun(sallyport.Run{ID: sallyport.RunID(fmt.Sprint("run_", i)), Agent: "support", Release: release, Stage: sallyport.Production, Labels: sallyport.NewLabels()}, nil)
 		if _, err := w.Tools(t.Context(), "token"); err != nil {
 			t.Fatal(err)
 		}
@@ -387,6 +387,7 @@ func TestListsAreKeptForAWhile(t *testing.T) {
 		ask(other, 8)
 		// An upstream says to the session that a list has changed.
 		s.Deliver([]byte(`{"jsonrpc":"2.0","method":"notifications/resources/list_changed"}`))
+		synctest.Wait() // it is read again, to see whether the client has to know
 		ask(mine, 10)
 		ask(mine, 10)
 		ask(other, 10)
@@ -413,7 +414,7 @@ func TestSeenListLabels(t *testing.T) {
 	w.on("crm", resources(w, "file:///1"))
 	x := w.request(sallyport.KindResource, wire.MethodResourcesList, `{}`, nil)
 	for i := range 2 {
-		w.run = NewRun(sallyport.Run{ID: sallyport.RunID(fmt.Sprint("run_", i)), Agent: "support", Release: release, Stage: sallyport.Production, Labels: sallyport.NewLabels()})
+		w.run = NewRun(sallyport.Run{ID: sallyport.RunID(fmt.Sprint("run_", i)), Agent: "support", Release: release, Stage: sallyport.Production, Labels: sallyport.NewLabels()}, nil)
 		w.listed(x)
 		if got := w.run.Labels(); got.Integrity != sallyport.Untrusted || got.Confidentiality != sallyport.Restricted {
 			t.Errorf("run %d has read what an upstream wrote and knows %+v", i, got)

@@ -161,7 +161,7 @@ func TestNoEffectWithoutARecord(t *testing.T) {
 	faults := []point{nowhere, beforeIntent, afterIntent, beforeWriting, whileWriting, afterWriting, panicking, answering, beforeOutcome, afterOutcome}
 	times := []point{nowhere, nowhere, nowhere, beforeIntent, afterIntent, beforeWriting, whileWriting, afterWriting, beforeOutcome}
 	rapid.Check(t, func(rt *rapid.T) {
-		r := &rig{t: t, plan: base.plan, run: NewRun(base.run.Run)}
+		r := &rig{t: t, plan: base.plan, run: NewRun(base.run.Run, nil)}
 		m := &model{
 			rig: r, fates: map[string]fate{}, cancels: map[string]context.CancelFunc{},
 			intents: map[string]int{}, outcomes: map[string][]sallyport.Outcome{}, wrote: map[string]int{}, answered: map[string]bool{},

@@ -51,6 +51,11 @@ func (g *Gateway) resolveRun(ctx context.Context, x *Exchange) error {
 		return sallyport.Refuse(sallyport.NotPermitted, "this credential cannot make calls",
 			"use a run token or an agent key")
 	}
+	return g.resolvePlan(ctx, state, x)
+}
+
+// resolvePlan finds out what the release of a run may do in its stage now.
+func (g *Gateway) resolvePlan(ctx context.Context, state *State, x *Exchange) (err error) {
 	x.Stage = x.Run.Stage
 	x.Principal.Release, x.Principal.Person = x.Run.Release, x.Run.Envelope.Person
 	x.Target.Stage, x.Target.Release, x.Target.Run = x.Stage, x.Run.Release, x.Run.ID

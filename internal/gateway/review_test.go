@@ -102,7 +102,7 @@ func TestSeenListIsRecorded(t *testing.T) {
 	}
 	list()
 	before := len(w.outcomes)
-	w.run = NewRun(sallyport.Run{ID: "run_2", Agent: "support", Release: release, Stage: sallyport.Production, State: sallyport.RunOpen, Labels: sallyport.NewLabels()})
+	w.run = NewRun(sallyport.Run{ID: "run_2", Agent: "support", Release: release, Stage: sallyport.Production, State: sallyport.RunOpen, Labels: sallyport.NewLabels()}, nil)
 	list()
 	if w.run.Labels() == sallyport.NewLabels() {
 		t.Error("learned nothing")

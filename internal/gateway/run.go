@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"sync"
 
 	"sallyport"
@@ -10,15 +11,24 @@ import (
 // replaced, and its calls are counted before they are made.
 type Run struct {
 	sallyport.Run // its Labels and Calls are those it was loaded with
+	share         Share
 
 	mu     sync.Mutex
 	labels sallyport.Labels
 	calls  int
+
+	reserving sync.Mutex // guards what follows, and is held while a share is asked for
+	next, end int        // the numbers of the calls that may be made: a share not used up
 }
 
-// NewRun makes a run handle of a stored run.
-func NewRun(r sallyport.Run) *Run {
-	return &Run{Run: r, labels: r.Labels, calls: r.Calls}
+// Share takes a share of the calls of a run out of its budget, where other replicas
+// take theirs: the calls numbered first, first+1, ... Zero calls: there are none left.
+type Share func(ctx context.Context, run *sallyport.Run) (first, calls int, err error)
+
+// NewRun makes a run handle of a stored run. Without a share this program alone
+// counts its calls.
+func NewRun(r sallyport.Run, share Share) *Run {
+	return &Run{Run: r, share: share, labels: r.Labels, calls: r.Calls}
 }
 
 // Labels are what the run knows now.
@@ -28,26 +38,48 @@ func (r *Run) Labels() sallyport.Labels {
 	return r.labels
 }
 
-// Calls is how many calls the run has reserved.
+// Calls is how many calls the run has reserved, as far as this replica knows.
 func (r *Run) Calls() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.calls
 }
 
-// reserve takes one call from the run's budget.
-func (r *Run) reserve() bool {
+// Heard joins what other replicas have done in the run: what it has learned there,
+// and how many calls it has made.
+func (r *Run) Heard(l sallyport.Labels, calls int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if most := r.Envelope.MaxCalls; most > 0 && r.calls >= most {
-		return false
-	}
-	r.calls++
-	return true
+	r.labels, r.calls = r.labels.Join(l), max(r.calls, calls)
 }
 
-func (r *Run) learn(l sallyport.Labels) {
+// reserve takes one call from the run's budget and returns its number, from 0 in the
+// order of admission.
+func (r *Run) reserve(ctx context.Context) (number int, ok bool, err error) {
+	if r.share == nil {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if most := r.Envelope.MaxCalls; most > 0 && r.calls >= most {
+			return 0, false, nil
+		}
+		r.calls++
+		return r.calls - 1, true, nil
+	}
+	r.reserving.Lock()
+	defer r.reserving.Unlock()
+	if r.next == r.end {
+		first, calls, err := r.share(ctx, &r.Run)
+		if err != nil || calls == 0 {
+			return 0, false, err
+		}
+		r.next, r.end = first, first+calls
+	}
+	number = r.next
+	r.next++
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.labels = r.labels.Join(l)
+	r.calls = max(r.calls, r.next)
+	r.mu.Unlock()
+	return number, true, nil
 }
+
+func (r *Run) learn(l sallyport.Labels) { r.Heard(l, 0) }

@@ -55,13 +55,13 @@ func (s *State) Has(h sallyport.Halt) bool {
 func (g *Gateway) State() *State { return g.state.Load() }
 
 // SetState replaces the state unless a newer one is in place, and stops the
-// calls in flight that the new one halts. A halt that works locally goes on
-// working until it has been read back from the store.
-func (g *Gateway) SetState(s State) {
+// calls in flight that the new one halts: see [Stopping]. A halt that works locally
+// goes on working until it has been read back from the store.
+func (g *Gateway) SetState(s State) Stopping {
 	for {
 		old := g.state.Load()
 		if old.Epoch > s.Epoch {
-			return
+			return nil
 		}
 		next := s
 		next.local = nil
@@ -71,10 +71,34 @@ func (g *Gateway) SetState(s State) {
 			}
 		}
 		if g.state.CompareAndSwap(old, &next) {
-			g.flights.stop(&next)
-			return
+			return g.flights.stop(&next)
 		}
 	}
+}
+
+// Stopping are the calls that a state stops.
+type Stopping []*flight
+
+// Wait returns when each of them has been sent or never will be: a call that had not
+// begun to write does not write any more, since beforeWrite looks at the state after
+// it has marked itself and whoever stops looks at the mark after the state. It returns
+// those whose bytes were sent, or may have been, how many were not, and false if ctx
+// ended before.
+func (s Stopping) Wait(ctx context.Context) (inFlight []sallyport.CallID, unsent int, sure bool) {
+	sure = true
+	for _, f := range s {
+		select {
+		case <-f.settled:
+		case <-ctx.Done():
+			sure = false
+		}
+		if f.sent() {
+			inFlight = append(inFlight, f.call)
+		} else {
+			unsent++
+		}
+	}
+	return inFlight, unsent, sure
 }
 
 // HaltReport says what a halt did on this replica. Times are measured, not
@@ -108,22 +132,8 @@ func (g *Gateway) Halt(ctx context.Context, h sallyport.Halt) HaltReport {
 		}
 	}
 	report := HaltReport{Applied: g.Now()}
-	matched := g.flights.stop(next)
-	confirmed := true
-	for _, f := range matched {
-		// A call that had not begun to write never will: beforeWrite looks at the
-		// state after it has marked itself, we look at the mark after the state.
-		select {
-		case <-f.settled:
-		case <-ctx.Done():
-			confirmed = false
-		}
-		if f.sent() {
-			report.InFlight = append(report.InFlight, f.call)
-		} else {
-			report.Stopped++
-		}
-	}
+	confirmed := false
+	report.InFlight, report.Stopped, confirmed = g.flights.stop(next).Wait(ctx)
 	if confirmed {
 		report.Confirmed = g.Now()
 	}

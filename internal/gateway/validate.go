@@ -18,6 +18,9 @@ func (g *Gateway) validate(_ context.Context, x *Exchange) error {
 	if len(x.Arguments) == 0 {
 		x.Arguments = []byte("{}")
 	}
+	if _, ok, err := wire.Field(x.Message.Params.Of(x.Message.Raw), "task"); ok || err != nil {
+		return tasks()
+	}
 	if err := x.Tool.Input.Validate(x.Arguments); err != nil {
 		var invalid *schema.Invalid
 		if !errors.As(err, &invalid) {
@@ -31,8 +34,17 @@ func (g *Gateway) validate(_ context.Context, x *Exchange) error {
 	// them, so they must say what the body says.
 	if x.Era == wire.Stateless && len(x.Tool.ParamHeaders) > 0 {
 		if err := wire.CheckParamHeaders(x.Headers, x.Tool.ParamHeaders, x.Arguments); err != nil {
-			return sallyport.Refuse(sallyport.InvalidArguments, clip(err.Error()), "send the headers that the tool's schema asks for")
+			if s := (*wire.SyntaxError)(nil); errors.As(err, &s) && s.Code == wire.HeaderMismatch {
+				return sallyport.Refuse(sallyport.HeaderMismatch, clip(err.Error()), "send the headers that the tool's schema asks for")
+			}
+			return sallyport.Refuse(sallyport.InvalidArguments, clip(err.Error()), "correct the arguments and call again")
 		}
 	}
 	return nil
+}
+
+// tasks is the refusal of a call that would go on after it has been answered: what it
+// does then could be neither judged nor recorded nor stopped.
+func tasks() *sallyport.Refusal {
+	return sallyport.Refuse(sallyport.EraMismatch, "tasks are not served here", "make the call without a task and wait for its result")
 }

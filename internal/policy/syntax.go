@@ -8,6 +8,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
+
+	"sallyport"
 )
 
 // cedar-go keeps no places but that of a policy's first token, and its syntax
@@ -680,57 +682,8 @@ func lineOf(s string, at int) (line, column int, excerpt string) {
 // nearest is a hint at the one of names that word was probably meant to be, or
 // "" if none is near.
 func nearest(word string, names []string) string {
-	best, least := "", 3
-	if len(word) <= 4 {
-		least = 2
+	if near := sallyport.Nearest(word, names); len(near) > 0 {
+		return "did you mean " + near[0] + "?"
 	}
-	if len(word) > 200 {
-		return ""
-	}
-	for _, n := range names {
-		if strings.EqualFold(n, word) {
-			return "did you mean " + n + "?"
-		}
-		// A name without its upstream, or of the wrong one.
-		if _, tail, ok := strings.Cut(n, "/"); ok && (tail == word || strings.HasSuffix(word, "/"+tail)) {
-			best, least = n, 0
-			continue
-		}
-		if d := distance(word, n, least); d < least || d == least && best == "" {
-			best, least = n, d
-		}
-	}
-	if best == "" {
-		return ""
-	}
-	return "did you mean " + best + "?"
-}
-
-// distance is the number of letters to insert, remove, change or swap to make b
-// of a, or more than limit if that is more than limit.
-func distance(a, b string, limit int) int {
-	if d := len(a) - len(b); d > limit || -d > limit {
-		return limit + 1
-	}
-	var older []int
-	prev := make([]int, len(b)+1)
-	for j := range prev {
-		prev[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		cur := make([]int, len(b)+1)
-		cur[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			cur[j] = min(prev[j]+1, cur[j-1]+1, prev[j-1]+cost)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				cur[j] = min(cur[j], older[j-2]+1)
-			}
-		}
-		older, prev = prev, cur
-	}
-	return prev[len(b)]
+	return ""
 }

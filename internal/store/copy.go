@@ -52,27 +52,45 @@ func Copy(ctx context.Context, path string, to Config) (_ *Copied, err error) {
 
 	e := &postgres{url: to.Postgres, lax: to.AsynchronousCommit}
 	target := &Store{Config: to, db: e, boot: randomName()}
-	defer func() { err = errors.Join(err, target.closeDatabases()) }()
 	if err := e.open(ctx, target); err != nil {
+		return nil, errors.Join(fmt.Errorf("store %s: %w", e.name(), withRemedy(err)), target.closeDatabases())
+	}
+	defer func() { e.stop(target); err = errors.Join(err, target.closeDatabases()) }()
+	others, err := target.Replicas(ctx)
+	if err != nil {
 		return nil, fmt.Errorf("store %s: %w", e.name(), withRemedy(err))
 	}
-	if err := e.begin(ctx, target); err != nil {
-		return nil, fmt.Errorf("store %s: %w", e.name(), withRemedy(err))
+	if len(others) > 1 {
+		return nil, sallyport.Refuse(sallyport.Conflict, fmt.Sprintf("%d servers have the store %s open", len(others)-1, e.name()), "stop them first, or name an empty database")
 	}
-	if err := copyTables(ctx, tx, target.conn); err != nil {
+	got, err := copyInto(ctx, e, tx, target.conn, want)
+	if err != nil {
 		return nil, fmt.Errorf("copy to %s: %w", e.name(), withRemedy(err))
 	}
-	got, err := summarize(ctx, target.conn)
+	return got, nil
+}
+
+// copyInto copies all in one transaction, in which nobody else gives places.
+func copyInto(ctx context.Context, e *postgres, from querier, to *sql.Conn, want *Copied) (*Copied, error) {
+	tx, err := to.BeginTx(ctx, nil)
 	if err != nil {
-		return nil, fmt.Errorf("read the copy: %w", withRemedy(err))
+		return nil, err
+	}
+	defer tx.Rollback()
+	if _, err := tx.ExecContext(ctx, `UPDATE sequence SET leader = 'store copy'`); err != nil {
+		return nil, err
+	}
+	if err := copyTables(ctx, from, to, tx); err != nil {
+		return nil, err
+	}
+	got, err := summarize(ctx, tx)
+	if err != nil {
+		return nil, fmt.Errorf("read the copy: %w", err)
 	}
 	if got.Size != want.Size || got.Root != want.Root || !bytes.Equal(got.Checkpoint, want.Checkpoint) {
 		return nil, fmt.Errorf("the copy has %d records with the root %s, the original %d with %s, or another last checkpoint: nothing was kept", got.Size, got.Root, want.Size, want.Root)
 	}
-	if _, err := target.stmts.commit.ExecContext(ctx); err != nil {
-		return nil, fmt.Errorf("commit: %w", withRemedy(err))
-	}
-	return got, nil
+	return got, tx.Commit()
 }
 
 // isNewest refuses a file whose tables are not those that this program knows.
@@ -119,7 +137,7 @@ func summarize(ctx context.Context, q querier) (*Copied, error) {
 }
 
 // copyTables copies every table there is, so that none is forgotten, into empty ones.
-func copyTables(ctx context.Context, from querier, to *sql.Conn) error {
+func copyTables(ctx context.Context, from querier, to *sql.Conn, tx *sql.Tx) error {
 	var tables []string
 	err := each(ctx, from, `SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%' AND name NOT IN ('goose_db_version', 'control') ORDER BY name`, func(scan func(...any) error) error {
 		var name string
@@ -132,7 +150,7 @@ func copyTables(ctx context.Context, from querier, to *sql.Conn) error {
 	}
 	for _, table := range tables {
 		var filled bool
-		if err := to.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM `+pgx.Identifier{table}.Sanitize()+`)`).Scan(&filled); err != nil {
+		if err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM `+pgx.Identifier{table}.Sanitize()+`)`).Scan(&filled); err != nil {
 			return err
 		}
 		if filled {
@@ -146,12 +164,29 @@ func copyTables(ctx context.Context, from querier, to *sql.Conn) error {
 	if err := from.QueryRowContext(ctx, `SELECT epoch, written FROM control`).Scan(&epoch, &written); err != nil {
 		return err
 	}
-	_, err = to.ExecContext(ctx, `UPDATE control SET epoch = $1, written = $2`, epoch, written)
+	// All of it has arrived from replica 0, which was never at work.
+	for _, one := range []string{
+		`INSERT INTO places SELECT n, 0, n FROM arrivals WHERE start = 0`,
+		`UPDATE placed SET n = (SELECT count(*) FROM arrivals WHERE start = 0) WHERE start = 0`,
+		`UPDATE runs SET reserved = calls`,
+	} {
+		if _, err := tx.ExecContext(ctx, one); err != nil {
+			return err
+		}
+	}
+	if _, err := tx.ExecContext(ctx, `UPDATE sequence SET written = $1`, written); err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `UPDATE control SET epoch = $1`, epoch)
 	return err
 }
 
 func copyTable(ctx context.Context, from querier, to *sql.Conn, table string) error {
-	rows, err := from.QueryContext(ctx, `SELECT * FROM "`+table+`"`)
+	query := `SELECT * FROM "` + table + `"`
+	if table == "records" {
+		table, query = "arrivals", `SELECT 0 AS start, seq AS n, 0 AS epoch, 0 AS at, run, body, payload FROM records`
+	}
+	rows, err := from.QueryContext(ctx, query)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/jackc/pgx/v5/stdlib"
+
 	"sallyport"
 )
 
@@ -79,8 +81,8 @@ func Examine(ctx context.Context, path string) (*Condition, error) {
 type DatabaseCondition struct {
 	Server
 	// Refusal is why no store can be kept there, nil if one can.
-	Refusal *sallyport.Refusal
-	Holder  *Session // nil if no program has the store open
+	Refusal  *sallyport.Refusal
+	Replicas []Replica // at work
 	// Schema is the version of the tables, zero if there are none; Newest is the one
 	// that this program brings them to.
 	Schema, Newest int64
@@ -94,7 +96,7 @@ func ExaminePostgres(ctx context.Context, url string, lax bool) (*DatabaseCondit
 	if err := e.parse(); err != nil {
 		return nil, err
 	}
-	db := e.database("sallyport doctor", map[string]string{"default_transaction_read_only": "on"})
+	db := stdlib.OpenDB(*e.settings("sallyport doctor", map[string]string{"default_transaction_read_only": "on"}))
 	defer db.Close()
 	server, err := examineServer(ctx, db)
 	if err != nil {
@@ -104,21 +106,18 @@ func ExaminePostgres(ctx context.Context, url string, lax bool) (*DatabaseCondit
 	if c.Newest, err = postgresDialect.newest(); err != nil {
 		return nil, err
 	}
-	key, err := lockKey(ctx, db)
-	if err != nil {
-		return nil, err
-	}
-	if c.Holder, err = holderOf(ctx, db, key); err != nil {
+	if e.schema, err = schemaOf(ctx, db); err != nil {
 		return nil, err
 	}
 	var made bool
-	if err := db.QueryRowContext(ctx, `SELECT to_regclass('records') IS NOT NULL AND to_regclass('goose_db_version') IS NOT NULL`).Scan(&made); err != nil || !made {
+	if err := db.QueryRowContext(ctx, `SELECT to_regclass('arrivals') IS NOT NULL AND to_regclass('goose_db_version') IS NOT NULL`).Scan(&made); err != nil || !made {
 		return c, err
 	}
-	if err := db.QueryRowContext(ctx, `SELECT coalesce(max(version_id), 0), has_table_privilege('records', 'INSERT') FROM goose_db_version WHERE is_applied`).Scan(&c.Schema, &c.Writable); err != nil {
+	if err := db.QueryRowContext(ctx, `SELECT coalesce(max(version_id), 0), has_table_privilege('arrivals', 'INSERT') FROM goose_db_version WHERE is_applied`).Scan(&c.Schema, &c.Writable); err != nil {
 		return nil, fmt.Errorf("store %s: %w", e.name(), withRemedy(err))
 	}
-	return c, nil
+	c.Replicas, err = replicas(ctx, db, 0)
+	return c, err
 }
 
 // readHolder asks whether the lock is taken. A lock that is free is held for an

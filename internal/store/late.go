@@ -80,14 +80,23 @@ func (l *late) take(seq int64, r *saying, boot string) {
 		case r.unknown:
 			open.boot, l.moved[r.call] = "", true
 		default:
-			delete(l.open, r.call)
-			if delete(l.moved, r.call); open.row {
-				l.moved[r.call] = true
-			}
+			l.end(r.call, open)
 		}
 		if r.kind == audit.Outcome {
 			l.add(r, 0)
 		}
+	case audit.Settled:
+		if open != nil {
+			l.end(r.call, open)
+		}
+	}
+}
+
+// end says that the outcome of a call is known.
+func (l *late) end(call sallyport.CallID, open *intent) {
+	delete(l.open, call)
+	if delete(l.moved, call); open.row {
+		l.moved[call] = true
 	}
 }
 
@@ -111,106 +120,108 @@ func (l *late) add(r *saying, calls int) {
 	}
 }
 
-// writeDown writes what is late into the tables, in the transaction at hand.
-func (w *batchWriter) writeDown() error {
-	s, l := w.s, &w.s.late
-	if l.from == s.tree.Size() {
-		return nil
-	}
+// hashRows are the rows of the table of hashes that have to be written.
+func (l *late) hashRows() (firsts []int64, rows [][]byte) {
 	for first, rest := audit.FirstIndex(l.from), l.hashes; len(rest) > 0; {
 		n := min(len(rest), hashesPerRow)
 		blob := make([]byte, 0, n*tlog.HashSize)
 		for i := range n {
 			blob = append(blob, rest[i][:]...)
 		}
-		if _, err := s.stmts.hashes.ExecContext(w.ctx, first, blob); err != nil {
-			return fmt.Errorf("hashes: %w", err)
-		}
+		firsts, rows = append(firsts, first), append(rows, blob)
 		first, rest = first+int64(n), rest[n:]
 	}
-	for id, d := range l.runs {
-		// Labels only ever join: the lower integrity, the higher confidentiality.
-		integrity, confidentiality := int64(255), int64(0)
-		if d.labels != (sallyport.Labels{}) {
-			integrity, confidentiality = int64(d.labels.Integrity), int64(d.labels.Confidentiality)
-		}
-		if _, err := s.stmts.run.ExecContext(w.ctx, d.calls, d.at, integrity, confidentiality, string(id)); err != nil {
-			return fmt.Errorf("run %s: %w", id, err)
-		}
-	}
-	for call := range l.moved {
-		open := l.open[call]
-		if open == nil {
-			if _, err := s.stmts.settle.ExecContext(w.ctx, string(call)); err != nil {
-				return fmt.Errorf("intent: %w", err)
-			}
-			continue
-		}
-		if _, err := s.stmts.open.ExecContext(w.ctx, string(call), open.seq, open.boot); err != nil {
-			return fmt.Errorf("intent: %w", err)
-		}
-		open.row = true
-	}
-	if _, err := s.stmts.written.ExecContext(w.ctx, s.tree.Size()); err != nil {
-		return fmt.Errorf("written: %w", err)
-	}
-	l.from, l.hashes = s.tree.Size(), l.hashes[:0]
-	clear(l.runs)
-	clear(l.moved)
-	return nil
+	return firsts, rows
 }
 
-// reloadLate makes the tree and what is late from the tables and the records
-// they lag behind.
-func (s *Store) reloadLate(ctx context.Context) error {
-	var size, written int64
-	if err := s.conn.QueryRowContext(ctx, `SELECT (SELECT coalesce(max(seq)+1, 0) FROM records), written FROM control`).Scan(&size, &written); err != nil {
-		return err
+// bounds are the labels to join in numbers: the lower integrity, the higher
+// confidentiality.
+func (d *delta) bounds() (integrity, confidentiality int64) {
+	if d.labels == (sallyport.Labels{}) {
+		return 255, 0
 	}
-	if known := s.size.Load(); known > size {
-		return fmt.Errorf("the log ends at record %d, and this program has seen %d written: the end of what was acknowledged is missing", size, known)
+	return int64(d.labels.Integrity), int64(d.labels.Confidentiality)
+}
+
+// sequence gives records their places in the tree, and knows what follows from them.
+// Whoever has it owns the log: nobody else may append.
+type sequence struct {
+	tree *audit.Tree
+	late late
+}
+
+// take appends a record, made by a start of the program, and returns its place.
+func (q *sequence) take(says *saying, leaf audit.Leaf, boot string) int64 {
+	seq := q.tree.Size()
+	q.late.hashes = q.tree.Append(q.late.hashes, leaf)
+	q.late.take(seq, says, boot)
+	return seq
+}
+
+// down says that what was late has been written.
+func (q *sequence) down() {
+	l := &q.late
+	for call := range l.moved {
+		if open := l.open[call]; open != nil {
+			open.row = true
+		}
+	}
+	l.from, l.hashes = q.tree.Size(), l.hashes[:0]
+	clear(l.runs)
+	clear(l.moved)
+}
+
+// readSequence makes the tree and what is late from the tables and the records they
+// lag behind, which a start made that bootOf names. Known is how many records this
+// program has seen.
+func readSequence(ctx context.Context, q querier, d *dialect, known int64, bootOf func(seq int64) string) (out sequence, err error) {
+	var written int64
+	if err := q.QueryRowContext(ctx, `SELECT written FROM `+d.progress).Scan(&written); err != nil {
+		return out, err
+	}
+	size, err := countRecords(ctx, q)
+	if err != nil {
+		return out, err
+	}
+	if known > size {
+		return out, fmt.Errorf("the log ends at record %d, and this program has seen %d written: the end of what was acknowledged is missing", size, known)
 	}
 	if written > size {
-		return fmt.Errorf("the log ends at record %d, but %d were written: its end is missing", size, written)
+		return out, fmt.Errorf("the log ends at record %d, but %d were written: its end is missing", size, written)
 	}
-	tree, err := audit.ResumeTree(written, hashReader{ctx, s.conn})
-	if err != nil {
-		return fmt.Errorf("the tree of %d records: %w", written, err)
+	if out.tree, err = audit.ResumeTree(written, hashReader{ctx, q}); err != nil {
+		return out, fmt.Errorf("the tree of %d records: %w", written, err)
 	}
-	l := late{from: written, runs: map[sallyport.RunID]*delta{}, open: map[sallyport.CallID]*intent{}, moved: map[sallyport.CallID]bool{}}
-	err = each(ctx, s.conn, `SELECT call, seq, boot FROM intents`, func(scan func(...any) error) error {
+	out.late = late{from: written, runs: map[sallyport.RunID]*delta{}, open: map[sallyport.CallID]*intent{}, moved: map[sallyport.CallID]bool{}}
+	err = each(ctx, q, `SELECT call, seq, boot FROM intents`, func(scan func(...any) error) error {
 		var call sallyport.CallID
 		row := &intent{row: true}
 		err := scan(&call, &row.seq, &row.boot)
-		l.open[call] = row
+		out.late.open[call] = row
 		return err
 	})
 	if err != nil {
-		return err
+		return out, err
 	}
-	err = eachRecord(ctx, s.conn, written, size, func(seq int64, body []byte) error {
-		if seq != tree.Size() {
-			return fmt.Errorf("record %d is missing", tree.Size())
+	err = eachRecord(ctx, q, written, size, func(seq int64, body []byte) error {
+		if seq != out.tree.Size() {
+			return fmt.Errorf("record %d is missing", out.tree.Size())
 		}
 		r, err := audit.ParseRecord(body)
 		if err != nil {
 			return fmt.Errorf("record %d: %w", seq, err)
 		}
-		boot := s.boot
-		if seq < s.began {
-			boot = "earlier"
-		}
 		said := says(r)
-		l.hashes = tree.Append(l.hashes, audit.LeafHash(body))
-		l.take(seq, &said, boot)
+		out.take(&said, audit.LeafHash(body), bootOf(seq))
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	s.tree, s.late = tree, l
-	s.size.Store(size)
-	return nil
+	return out, err
+}
+
+// countRecords is the number of records that have a place.
+func countRecords(ctx context.Context, q querier) (n int64, err error) {
+	err = q.QueryRowContext(ctx, `SELECT coalesce((SELECT seq + 1 FROM records ORDER BY seq DESC LIMIT 1), 0)`).Scan(&n)
+	return n, err
 }
 
 // ReadHashes implements [audit.Source] and [tlog.HashReader]. Hashes that are not
@@ -250,7 +261,7 @@ func (s *Store) tail(ctx context.Context) (hashes []tlog.Hash, first int64, err 
 	}
 	defer tx.Rollback()
 	var written int64
-	if err := tx.QueryRowContext(ctx, `SELECT written FROM control`).Scan(&written); err != nil {
+	if err := tx.QueryRowContext(ctx, `SELECT written FROM `+s.db.dialect().progress).Scan(&written); err != nil {
 		return nil, 0, err
 	}
 	tree, err := audit.ResumeTree(written, hashReader{ctx, tx})

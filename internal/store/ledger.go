@@ -36,6 +36,7 @@ func (s *Store) Intend(_ context.Context, e *gateway.Entry) error {
 func (s *Store) Conclude(_ context.Context, e *gateway.Entry) error {
 	made, err := s.seal(e.Record, &e.Payload)
 	if err == nil {
+		made.raises = s.runs.learns(made.run, made.says.labels)
 		err = s.do(&op{records: []sealed{made}})
 	}
 	if err != nil && e.Record.Access != sallyport.Read {

@@ -28,6 +28,7 @@ const (
 // (-1 for the newest), newest first, and below which sequence to continue, -1 if
 // there are no more.
 func (s *Store) ListRecords(ctx context.Context, kind audit.Kind, f control.RecordFilter, below int64, limit int) ([]control.Line, int64, error) {
+	s.sequenced()
 	var out []control.Line
 	next, err := s.scan(ctx, s.readers, f, below, func(l Line, r *audit.Record) (bool, error) {
 		c := callOf(l.Sequence, r)
@@ -47,13 +48,14 @@ func (s *Store) ListRecords(ctx context.Context, kind audit.Kind, f control.Reco
 // the record that says how they ended, calls in flight by their intent; and
 // below which sequence to continue, -1 if there are no more.
 func (s *Store) ListCalls(ctx context.Context, f control.RecordFilter, below int64, limit int) ([]control.Call, int64, error) {
+	s.sequenced()
 	// One read transaction, so that a call that ends meanwhile is not seen twice.
 	tx, err := s.readers.BeginTx(ctx, s.db.dialect().snapshot)
 	if err != nil {
 		return nil, 0, err
 	}
 	defer tx.Rollback()
-	open, settled, err := intentsOf(ctx, tx)
+	open, settled, err := s.intentsOf(ctx, tx)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -83,10 +85,10 @@ func (s *Store) ListCalls(ctx context.Context, f control.RecordFilter, below int
 
 // intentsOf returns the calls in flight, and whether an unknown outcome has been
 // settled. What the newest records say is not in the table yet: see late.
-func intentsOf(ctx context.Context, q querier) (open map[sallyport.CallID]bool, settled func(sallyport.CallID) bool, err error) {
+func (s *Store) intentsOf(ctx context.Context, q querier) (open map[sallyport.CallID]bool, settled func(sallyport.CallID) bool, err error) {
 	open, unknown := map[sallyport.CallID]bool{}, map[sallyport.CallID]bool{}
 	var written int64
-	if err := q.QueryRowContext(ctx, `SELECT written FROM control`).Scan(&written); err != nil {
+	if err := q.QueryRowContext(ctx, `SELECT written FROM `+s.db.dialect().progress).Scan(&written); err != nil {
 		return nil, nil, err
 	}
 	err = each(ctx, q, `SELECT call, boot FROM intents`, func(scan func(...any) error) error {
@@ -185,8 +187,9 @@ func readLines(ctx context.Context, q querier, query string, args ...any) ([]Lin
 // sequenceAt is about the first record that was made at or after a time: up to
 // the disorder of the log.
 func sequenceAt(ctx context.Context, q querier, at time.Time) (int64, error) {
-	var low, high int64
-	if err := q.QueryRowContext(ctx, `SELECT coalesce(max(seq)+1, 0) FROM records`).Scan(&high); err != nil {
+	var low int64
+	high, err := countRecords(ctx, q)
+	if err != nil {
 		return 0, err
 	}
 	for low < high {
@@ -265,6 +268,7 @@ func complete(ctx context.Context, q querier, c *control.Call, kind audit.Kind) 
 // If may is not nil, what the records commit to is opened, as far as it is not
 // erased; may is asked for the call's stage first, and its refusal returned.
 func (s *Store) Call(ctx context.Context, id sallyport.CallID, may func(sallyport.Stage) error) (*control.Call, []control.Line, error) {
+	s.sequenced()
 	first, err := s.firstOf(ctx, id)
 	if err != nil {
 		return nil, nil, err
@@ -413,6 +417,7 @@ func (s *Store) ListReleases(ctx context.Context, agent sallyport.AgentID, at ti
 // Applied returns a release with when it was applied, or a refusal with code
 // no_release.
 func (s *Store) Applied(ctx context.Context, id sallyport.ReleaseID) (*control.Registered, error) {
+	s.sequenced()
 	r, err := s.Release(ctx, id)
 	if err != nil {
 		return nil, err
@@ -471,14 +476,14 @@ func (s *Store) SweepAnswers(ctx context.Context) error {
 	return s.Commit(ctx, nil, control.DropAnswers{Before: s.Now().Add(-answerAge)})
 }
 
-func (w *batchWriter) putAnswer(a control.Answer) error {
+func (t *transaction) putAnswer(a control.Answer) error {
 	if a.Status == 0 {
 		taken := sallyport.Refuse(sallyport.Conflict, "a request with this idempotency key has been made", "")
-		return w.affect(taken, `INSERT INTO answers (key, request, status, body, at) VALUES ($1, $2, 0, $3, $4)
+		return t.affect(taken, `INSERT INTO answers (key, request, status, body, at) VALUES ($1, $2, 0, $3, $4)
 			ON CONFLICT (key) DO UPDATE SET request = excluded.request, status = 0, body = excluded.body, at = excluded.at WHERE answers.at <= $5`,
 			a.Key, a.Request, a.Body, micros(a.At), micros(a.At.Add(-answerAge)))
 	}
 	gone := sallyport.Refuse(sallyport.NotFound, "the place of an answer is gone", "")
-	return w.affect(gone, `UPDATE answers SET status = $1, body = $2, at = $3 WHERE key = $4 AND request = $5 AND status = 0`,
+	return t.affect(gone, `UPDATE answers SET status = $1, body = $2, at = $3 WHERE key = $4 AND request = $5 AND status = 0`,
 		a.Status, a.Body, micros(a.At), a.Key, a.Request)
 }

@@ -9,6 +9,8 @@ import (
 	"hash/fnv"
 	"net"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -22,41 +24,51 @@ import (
 var postgresDialect = dialect{
 	goose: goose.DialectPostgres, migrations: "migrations/postgres", patience: 10 * time.Second,
 	snapshot: &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead},
-	begin:    `BEGIN ISOLATION LEVEL READ COMMITTED`,
-	record: `INSERT INTO records (seq, run, body, payload)
-		SELECT $1 + n - 1, run, body, payload FROM unnest($2::text[], $3::bytea[], $4::bytea[]) WITH ORDINALITY AS r (run, body, payload, n)`,
-	greatest: "greatest", least: "least", holding: "position($1 in body) > 0",
+	progress: "sequence",
+	waiting: `SELECT a.run, a.body, a.payload FROM replicas r JOIN placed p ON p.start = r.start JOIN arrivals a ON a.start = r.start AND a.n >= p.n
+		WHERE NOT r.done ORDER BY a.epoch, a.at, a.start, a.n`,
+	holding: "position($1 in body) > 0",
 }
 
-// postgres is a database that one start of the program owns at a time. Two things
-// see to that:
+// postgres is a database that several replicas share. Each start of the program has a
+// number, and writes records under a count of its own (arrive.go); one at a time leads,
+// and gives them places in the tree (leader.go); all hear of what is decided, and are
+// heard of (replica.go).
 //
-//   - The session that writes holds an advisory lock. Whoever does not get it does
-//     not start. PostgreSQL lets go of it when the session ends, and not before what
-//     the session was committing has been committed or undone; so whoever has got
-//     it sees all that the one before has written.
-//   - Who got it writes its name (boot) into the row of control. Every transaction
-//     locks that row first and reads whose name is there, and in which session it
-//     runs: a start that was paused while another took over, or whose session is not
-//     the one with the lock (a pooler gave it another), commits nothing.
+// Two locks of PostgreSQL and one row hold it together. Whatever writes records holds
+// the fence, shared, from before it reads by which decisions it is judged until it has
+// committed: whoever has had the fence alone knows that nothing that was judged by
+// older decisions will be written any more. Each start holds a lock of its own while
+// its session lives. And what a start writes is written only while its row in replicas
+// says that it has not ended: one that was paused while others went on without it
+// writes nothing under its old number.
 type postgres struct {
-	url string
-	lax bool // take a server that commits asynchronously
+	url     string
+	lax     bool                   // take a server that commits asynchronously
+	address atomic.Pointer[string] // where other replicas reach it
 
 	config *pgx.ConnConfig
-	fence  *sql.Stmt
-	pid    int64 // of the session with the lock
-	taken  bool  // another start owns the database: for good
-	tried  time.Time
-	pause  time.Duration // before the next try
-	last   error         // of the last one
+	schema string
+	start  atomic.Int64 // the number of this start
+	born   time.Time    // of this start, with the monotonic clock
+
+	// Owned by the writing goroutine.
+	next  int64         // how many records this start has written
+	pid   int64         // of the session that writes
+	over  error         // nothing can be written any more, for good
+	tried time.Time     // to get a session
+	pause time.Duration // before the next try
+	last  error         // of the last one
+
+	hearing
+	leading
+	fresh chan *freshRun
+	quit  context.CancelFunc
+	all   sync.WaitGroup // the goroutines beside the one that writes
 }
 
 const (
-	oldestPostgres = 15
-	// patientStart is how long a start waits for the session of a program that has
-	// just ended; the server may not have noticed yet.
-	patientStart          = 2 * time.Second
+	oldestPostgres        = 15
 	leastPause, mostPause = 50 * time.Millisecond, 2 * time.Second
 )
 
@@ -88,132 +100,168 @@ func (e *postgres) parse() error {
 	return nil
 }
 
-// database opens sessions with settings of their own.
-func (e *postgres) database(name string, settings map[string]string) *sql.DB {
+// settings are the configuration of sessions for a purpose.
+func (e *postgres) settings(name string, more map[string]string) *pgx.ConnConfig {
 	c := e.config.Copy()
 	c.RuntimeParams["application_name"] = name
-	for k, v := range settings {
+	for k, v := range more {
 		c.RuntimeParams[k] = v
 	}
-	return stdlib.OpenDB(*c)
+	return c
+}
+
+// working are the settings of sessions that write: one whose program is paused or gone
+// does not hold up the others for long.
+var working = map[string]string{
+	"idle_in_transaction_session_timeout": "2000",
+	"tcp_keepalives_idle":                 "5",
+	"tcp_keepalives_interval":             "2",
+	"tcp_keepalives_count":                "3",
 }
 
 func (e *postgres) open(ctx context.Context, s *Store) error {
 	if err := e.parse(); err != nil {
 		return err
 	}
-	s.writer = e.database("sallyport "+s.boot, map[string]string{
-		// A session whose program or machine is gone lets go of the lock.
-		"idle_in_transaction_session_timeout": "10000",
-		"tcp_keepalives_idle":                 "5",
-		"tcp_keepalives_interval":             "2",
-		"tcp_keepalives_count":                "3",
-	})
-	s.writer.SetMaxOpenConns(2) // one writes, the other migrates at the start
-	if err := e.session(ctx, s, patientStart, true); err != nil {
+	e.born, e.fresh, e.wake = time.Now(), make(chan *freshRun, 4096), make(chan struct{}, 1)
+	s.writer = stdlib.OpenDB(*e.settings("sallyport "+s.boot, working))
+	s.writer.SetMaxOpenConns(8) // one writes, one leads; the others stand at the fence, look for who is gone, and take shares of budgets
+	s.writer.SetMaxIdleConns(4)
+	if err := e.session(ctx, s); err != nil {
 		return err
 	}
-	if err := migrate(ctx, &postgresDialect, s.writer); err != nil {
+	if err := e.migrate(ctx, s); err != nil {
 		return err
 	}
-	if _, err := s.conn.ExecContext(ctx, `UPDATE control SET boot = $1`, s.boot); err != nil {
-		return fmt.Errorf("take over: %w", err)
-	}
-	if err := e.prepare(ctx, s); err != nil {
+	if err := e.openReaders(ctx, s); err != nil {
 		return err
 	}
-	return e.openReaders(ctx, s)
+	if err := e.join(ctx, s); err != nil {
+		return err
+	}
+	if err := s.reloadControl(ctx, s.conn); err != nil {
+		return err
+	}
+	beside, quit := context.WithCancel(context.Background())
+	e.quit = quit
+	for _, task := range []func(context.Context, *Store){e.hear, e.lead, e.tend, e.readFresh} {
+		e.all.Go(func() { task(beside, s) })
+	}
+	if err := e.caughtUp(ctx, s, false); err != nil {
+		s.Log.Warn("what was written before has no places yet", "err", err)
+	}
+	return nil
 }
 
-func (e *postgres) prepare(ctx context.Context, s *Store) (err error) {
-	if e.fence, err = s.conn.PrepareContext(ctx, `SELECT boot, pg_backend_pid() FROM control FOR UPDATE`); err != nil {
-		return err
+// migrate brings the tables to the newest version, while no other replica does so.
+func (e *postgres) migrate(ctx context.Context, s *Store) error {
+	key := e.key("migration")
+	if _, err := s.conn.ExecContext(ctx, `SELECT pg_advisory_lock($1)`, key); err != nil {
+		return fmt.Errorf("migrations: %w", err)
 	}
-	return s.stmts.prepare(ctx, s.conn, &postgresDialect)
+	err := migrate(ctx, &postgresDialect, s.writer)
+	_, unlocked := s.conn.ExecContext(ctx, `SELECT pg_advisory_unlock($1)`, key)
+	return errors.Join(err, unlocked)
 }
 
 func (e *postgres) openReaders(ctx context.Context, s *Store) error {
 	if err := e.parse(); err != nil {
 		return err
 	}
-	s.readers = e.database("sallyport reads", map[string]string{"default_transaction_read_only": "on"})
-	s.readers.SetMaxOpenConns(4)
-	s.readers.SetMaxIdleConns(4)
+	s.readers = stdlib.OpenDB(*e.settings("sallyport reads", map[string]string{"default_transaction_read_only": "on"}))
+	s.readers.SetMaxOpenConns(5)
+	s.readers.SetMaxIdleConns(5)
 	return nil
 }
 
-// session opens a session, looks at the server and gets the lock within a time. The
-// first takes the database over; those after it find that it is still ours.
-func (e *postgres) session(ctx context.Context, s *Store, within time.Duration, first bool) error {
+// session opens the session that writes, and looks at the server.
+func (e *postgres) session(ctx context.Context, s *Store) error {
 	conn, err := s.writer.Conn(ctx)
 	if err != nil {
 		return err
 	}
-	err = func() error {
-		server, err := examineServer(ctx, conn)
-		if err != nil {
-			return err
-		}
+	server, err := examineServer(ctx, conn)
+	if err == nil {
 		if refusal := server.refusal(e.lax); refusal != nil {
-			return refusal
+			err = refusal
 		}
-		if server.Synchronous == "off" {
-			s.Log.Warn("PostgreSQL commits asynchronously (synchronous_commit is off) and that is allowed here: records that were acknowledged are lost when its machine stops")
-		}
-		if !first {
-			if err := e.ours(ctx, s, conn); err != nil {
-				return err
-			}
-		}
-		key, err := lockKey(ctx, conn)
-		if err != nil {
-			return err
-		}
-		for until := time.Now().Add(within); ; {
-			var got bool
-			if err := conn.QueryRowContext(ctx, `SELECT pg_try_advisory_lock($1)`, key).Scan(&got); err != nil {
-				return fmt.Errorf("lock: %w", err)
-			}
-			if got {
-				break
-			}
-			holder, err := holderOf(ctx, conn, key)
-			if err != nil {
-				return err
-			}
-			if holder != nil && holder.name == "sallyport "+s.boot { // a session that we have given up
-				if _, err := conn.ExecContext(ctx, `SELECT pg_terminate_backend($1)`, holder.PID); err != nil {
-					return fmt.Errorf("end the session before this one: %w", err)
-				}
-			}
-			if time.Now().After(until) {
-				return holder.refusal(e.name())
-			}
-			time.Sleep(leastPause)
-		}
-		if !first { // nobody can take it over any more
-			if err := e.ours(ctx, s, conn); err != nil {
-				return err
-			}
-		}
-		return conn.QueryRowContext(ctx, `SELECT pg_backend_pid()`).Scan(&e.pid)
-	}()
+	}
+	if err == nil {
+		e.schema, err = schemaOf(ctx, conn)
+	}
+	if err == nil {
+		err = conn.QueryRowContext(ctx, `SELECT pg_backend_pid()`).Scan(&e.pid)
+	}
 	if err != nil {
 		return errors.Join(err, discard(conn))
+	}
+	if server.Synchronous == "off" {
+		s.Log.Warn("PostgreSQL commits asynchronously (synchronous_commit is off) and that is allowed here: records that were acknowledged are lost when its machine stops")
 	}
 	s.conn = conn
 	return nil
 }
 
-// ours fails if another start has taken the database over.
-func (e *postgres) ours(ctx context.Context, s *Store, q querier) error {
-	var boot string
-	err := q.QueryRowContext(ctx, `SELECT boot FROM control`).Scan(&boot)
-	if err == nil && boot != s.boot {
-		e.taken = true
-		err = errTaken
+// join makes this start one of the replicas, under a number that none has had.
+func (e *postgres) join(ctx context.Context, s *Store) error {
+	var start int64
+	if err := s.conn.QueryRowContext(ctx, `SELECT nextval('starts')`).Scan(&start); err != nil {
+		return fmt.Errorf("join: %w", err)
 	}
-	return err
+	// The lock is there before the row is: whoever sees the row and gets the lock knows
+	// that the session is gone.
+	if _, err := s.conn.ExecContext(ctx, `SELECT pg_advisory_lock($1)`, e.startKey(start)); err != nil {
+		return fmt.Errorf("join: %w", err)
+	}
+	address := ""
+	if a := e.address.Load(); a != nil {
+		address = *a
+	}
+	_, err := s.conn.ExecContext(ctx, `WITH mine AS (INSERT INTO placed (start, n) VALUES ($1, 0))
+		INSERT INTO replicas (start, boot, address, began, beat, epoch, flying, ended, done) VALUES ($1, $2, $3, `+clock+`, `+clock+`, 0, '', 0, false)`, start, s.boot, address)
+	if err != nil {
+		return fmt.Errorf("join: %w", err)
+	}
+	e.next = 0
+	e.start.Store(start)
+	return nil
+}
+
+// clock is the time of the database, which is the same for all replicas.
+const clock = `(extract(epoch FROM clock_timestamp()) * 1000000)::bigint`
+
+// rejoin gets the lock of this start again, in a new session, and reads how much of
+// what it was writing has been written.
+func (e *postgres) rejoin(ctx context.Context, s *Store) error {
+	key := e.startKey(e.start.Load())
+	for until := time.Now().Add(time.Second); ; {
+		var got bool
+		if err := s.conn.QueryRowContext(ctx, `SELECT pg_try_advisory_lock($1)`, key).Scan(&got); err != nil {
+			return err
+		}
+		if got {
+			break
+		}
+		// The server has not noticed that the session before is gone. What it is committing
+		// is committed or undone before it lets go of the lock.
+		_, err := s.conn.ExecContext(ctx, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+			WHERE application_name = $1 AND datname = current_database() AND pid <> pg_backend_pid() AND pid = $2`, "sallyport "+s.boot, e.lockedBy(ctx, s, key))
+		if err != nil {
+			return fmt.Errorf("end the session before this one: %w", err)
+		}
+		if time.Now().After(until) {
+			return errors.New("another session has the lock of this start")
+		}
+		time.Sleep(leastPause)
+	}
+	return nil
+}
+
+func (e *postgres) lockedBy(ctx context.Context, s *Store, key int64) int64 {
+	if h, err := holderOf(ctx, s.conn, key); err == nil && h != nil {
+		return h.PID
+	}
+	return 0
 }
 
 // discard ends a session, which lets go of its locks.
@@ -225,20 +273,48 @@ func discard(conn *sql.Conn) error {
 	return err
 }
 
-// again, in a session that still is the one with the lock, does nothing. Otherwise it
-// opens another and gets the lock again, unless another start has had it meanwhile:
-// what we know in memory is then no more what is stored, and never will be again.
-func (e *postgres) again(ctx context.Context, s *Store) error {
-	if e.taken {
-		return errTaken
+// there fails if the session that writes is gone, or this start has been given up.
+func (e *postgres) there(ctx context.Context, s *Store) error {
+	if s.conn == nil {
+		return sql.ErrConnDone
 	}
-	if s.conn != nil {
-		err := e.mine(s, s.conn.QueryRowContext(ctx, `SELECT boot, pg_backend_pid() FROM control`))
-		if err == nil || e.taken {
+	var ended, pid int64
+	err := s.conn.QueryRowContext(ctx, `SELECT ended, pg_backend_pid() FROM replicas WHERE start = $1`, e.start.Load()).Scan(&ended, &pid)
+	switch {
+	case err != nil:
+		return err
+	case pid != e.pid:
+		return errPooled
+	case ended != 0:
+		return errEnded
+	}
+	return nil
+}
+
+var (
+	errEnded  = errors.New("the other replicas have given this one up")
+	errPooled = sallyport.Refuse(sallyport.NotReady, "statements of one session reach PostgreSQL in different ones",
+		"connect store.postgres to the server itself, or through a pooler in session mode")
+)
+
+// again, where the session is still there, reads what may be out of date. Otherwise it
+// opens another.
+func (e *postgres) again(ctx context.Context, s *Store) error {
+	if e.over != nil {
+		return e.over
+	}
+	err := e.there(ctx, s)
+	if err == nil {
+		return e.reread(ctx, s)
+	}
+	if errors.Is(err, errEnded) { // while it was paused, or could not be heard
+		s.Log.Warn("the other replicas had given this one up; it joins them again", "start", e.start.Load())
+		if err := e.join(ctx, s); err != nil {
 			return err
 		}
-		s.stmts.close()
-		s.stmts = statements{}
+		return e.reread(ctx, s)
+	}
+	if s.conn != nil {
 		_ = discard(s.conn) // it is gone either way
 		s.conn = nil
 	}
@@ -246,10 +322,21 @@ func (e *postgres) again(ctx context.Context, s *Store) error {
 		return e.last
 	}
 	e.last = func() error {
-		if err := e.session(ctx, s, time.Second, false); err != nil {
+		if err := e.session(ctx, s); err != nil {
 			return err
 		}
-		return e.prepare(ctx, s)
+		if err := e.rejoin(ctx, s); err != nil {
+			return err
+		}
+		switch err := e.there(ctx, s); {
+		case errors.Is(err, errEnded):
+			if err := e.join(ctx, s); err != nil {
+				return err
+			}
+		case err != nil:
+			return err
+		}
+		return e.reread(ctx, s)
 	}()
 	e.tried = time.Now()
 	if e.last == nil {
@@ -264,68 +351,67 @@ func (e *postgres) again(ctx context.Context, s *Store) error {
 	return e.last
 }
 
-// mine fails unless the database is ours and the row was read in the session with
-// the lock.
-func (e *postgres) mine(s *Store, row *sql.Row) error {
-	var boot string
-	var pid int64
-	if err := row.Scan(&boot, &pid); err != nil {
+// reread reads what the writing goroutine keeps in memory.
+func (e *postgres) reread(ctx context.Context, s *Store) error {
+	var written int64
+	err := s.conn.QueryRowContext(ctx, `SELECT coalesce((SELECT n + 1 FROM arrivals WHERE start = $1 ORDER BY n DESC LIMIT 1), 0)`, e.start.Load()).Scan(&written)
+	if err != nil {
 		return err
 	}
-	if boot != s.boot {
-		e.taken = true
-		return errTaken
+	if written < e.next {
+		e.over = sallyport.Refuse(sallyport.NotReady, "the end of what was acknowledged is missing in the database: nothing is written any more",
+			"an operator has to look: a backup was restored, or a standby promoted that lagged")
+		s.Log.Error("the end of what was acknowledged is missing", "start", e.start.Load(), "acknowledged", e.next, "found", written)
+		return e.over
 	}
-	if pid != e.pid {
-		return sallyport.Refuse(sallyport.NotReady, "statements of one session reach PostgreSQL in different ones",
-			"connect store.postgres to the server itself, or through a pooler in session mode")
-	}
-	return nil
+	e.next = written
+	return s.reloadControl(ctx, s.conn)
 }
 
-var errTaken = sallyport.Refuse(sallyport.NotReady, "another start of sallyport has taken over the store", "use that one; this one writes nothing any more and has to be ended")
+func (e *postgres) tick(*Store) {}
 
-func (e *postgres) begin(ctx context.Context, s *Store) error {
+func (e *postgres) stop(s *Store) {
+	if e.quit == nil {
+		return
+	}
+	e.quit()
+	e.all.Wait()
 	if s.conn == nil {
-		return sql.ErrConnDone
+		return
 	}
-	if _, err := s.stmts.begin.ExecContext(ctx); err != nil {
-		return err
+	// It says that it ends, so that nobody waits for it, unless it leaves calls behind
+	// whose outcome is unknown: those are found when it is given up.
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if _, err := s.conn.ExecContext(ctx, `UPDATE replicas SET ended = `+clock+` WHERE start = $1`, e.start.Load()); err != nil {
+		s.Log.Debug("the other replicas were not told that this one ends", "err", err)
 	}
-	return e.mine(s, e.fence.QueryRowContext(ctx))
 }
 
-func (e *postgres) insert(ctx context.Context, s *Store, from int64, records []*sealed) error {
-	if len(records) == 0 {
-		return nil
-	}
-	runs, bodies, payloads := make([]string, len(records)), make([][]byte, len(records)), make([][]byte, len(records))
-	for i, r := range records {
-		runs[i], bodies[i], payloads[i] = string(r.run), r.body, r.payload
-	}
-	if _, err := s.stmts.record.ExecContext(ctx, from, runs, bodies, payloads); err != nil {
-		return fmt.Errorf("records from %d: %w", from, err)
-	}
-	return nil
+func (e *postgres) close(*Store) error { return nil } // locks end with their sessions
+
+// key is that of an advisory lock, another one in every schema of a database.
+func (e *postgres) key(what string) int64 {
+	h := fnv.New64a()
+	h.Write([]byte("sallyport " + what + " in " + e.schema))
+	return int64(h.Sum64())
 }
 
-func (e *postgres) close(*Store) error { return nil } // the lock ends with the session
+func (e *postgres) fenceKey() int64            { return e.key("fence") }
+func (e *postgres) startKey(start int64) int64 { return e.key("start " + strconv.FormatInt(start, 10)) }
 
-// lockKey is the key of the advisory lock: one for every schema of a database.
-func lockKey(ctx context.Context, q querier) (int64, error) {
+func schemaOf(ctx context.Context, q querier) (string, error) {
 	var schema sql.NullString
 	if err := q.QueryRowContext(ctx, `SELECT current_schema()`).Scan(&schema); err != nil {
-		return 0, err
+		return "", err
 	}
 	if !schema.Valid {
-		return 0, sallyport.Refuse(sallyport.BadConfig, "there is no schema to make tables in", "CREATE SCHEMA, or name one with search_path in the URL")
+		return "", sallyport.Refuse(sallyport.BadConfig, "there is no schema to make tables in", "CREATE SCHEMA, or name one with search_path in the URL")
 	}
-	h := fnv.New64a()
-	h.Write([]byte("sallyport store in " + schema.String))
-	return int64(h.Sum64()), nil
+	return schema.String, nil
 }
 
-// Session is a session of PostgreSQL that holds the lock.
+// Session is a session of PostgreSQL that holds a lock.
 type Session struct {
 	PID   int64
 	From  string // address; empty on a socket, or if we may not see it
@@ -346,21 +432,6 @@ func holderOf(ctx context.Context, q querier, key int64) (*Session, error) {
 	}
 	h.Since = fromMicros(since)
 	return &h, err
-}
-
-func (h *Session) refusal(store string) *sallyport.Refusal {
-	if h == nil {
-		return sallyport.Refuse(sallyport.Conflict, "another session has the store "+store+" open", "try again; reading the log (audit verify, audit export) works beside it")
-	}
-	from := "the same machine as the server"
-	if h.From != "" {
-		from = h.From
-	}
-	r := sallyport.Refuse(sallyport.Conflict,
-		fmt.Sprintf("session %d from %s has had the store %s open since %s", h.PID, from, store, h.Since.Format(time.RFC3339)),
-		fmt.Sprintf("stop the sallyport there first; if its machine is gone, end its session: SELECT pg_terminate_backend(%d); reading the log (audit verify, audit export) works beside it", h.PID))
-	r.Detail = map[string]any{"pid": h.PID, "from": h.From, "since": h.Since}
-	return r
 }
 
 // Server is what a PostgreSQL server promises.

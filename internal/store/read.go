@@ -19,6 +19,7 @@ import (
 
 // Records implements [audit.Source]: the bodies of the records from..to-1.
 func (s *Store) Records(ctx context.Context, from, to int64, fn func(seq int64, body []byte) error) error {
+	s.sequenced()
 	return eachRecord(ctx, s.readers, from, to, func(seq int64, body []byte) error { return fn(seq, bytes.Clone(body)) })
 }
 
@@ -37,6 +38,7 @@ func eachRecord(ctx context.Context, q querier, from, to int64, fn func(seq int6
 
 // Checkpoints implements [audit.Source]: signed notes by ascending size.
 func (s *Store) Checkpoints(ctx context.Context, fn func(signed []byte) error) error {
+	s.sequenced()
 	rows, err := s.readers.QueryContext(ctx, `SELECT note FROM checkpoints ORDER BY size`)
 	if err != nil {
 		return err
@@ -57,6 +59,7 @@ func (s *Store) Checkpoints(ctx context.Context, fn func(signed []byte) error) e
 // LastCheckpoint returns the newest signed note, or a refusal with code
 // not_found before there is one.
 func (s *Store) LastCheckpoint(ctx context.Context) ([]byte, error) {
+	s.sequenced()
 	var signed []byte
 	err := s.readers.QueryRowContext(ctx, `SELECT note FROM checkpoints ORDER BY size DESC LIMIT 1`).Scan(&signed)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -75,6 +78,7 @@ type Line struct {
 // Trace returns the records of a run, or of one call of it, in order. With
 // payloads it opens what the records commit to.
 func (s *Store) Trace(ctx context.Context, run sallyport.RunID, call sallyport.CallID, payloads bool) ([]Line, error) {
+	s.sequenced()
 	var out []Line
 	var sealed [][]byte
 	var ids []string
@@ -117,6 +121,7 @@ func (s *Store) Trace(ctx context.Context, run sallyport.RunID, call sallyport.C
 
 // Recent returns records below a sequence (-1 for the newest), newest first.
 func (s *Store) Recent(ctx context.Context, below int64, limit int) ([]Line, error) {
+	s.sequenced()
 	if below < 0 {
 		below = s.Size()
 	}
@@ -139,6 +144,7 @@ func (s *Store) Recent(ctx context.Context, below int64, limit int) ([]Line, err
 // FindCall returns the run of a call, looking through the newest records first,
 // or a refusal with code not_found.
 func (s *Store) FindCall(ctx context.Context, call sallyport.CallID) (sallyport.RunID, error) {
+	s.sequenced()
 	if strings.ContainsAny(string(call), `%_"\`) && !strings.HasPrefix(string(call), "call_") {
 		return "", sallyport.Refuse(sallyport.BadRequest, "not a call id: "+string(call), "")
 	}
@@ -161,9 +167,13 @@ func (s *Store) Unknowns(ctx context.Context) ([]control.Unknown, error) {
 		}
 	}
 	s.catchUp()
+	gone, err := s.db.gone(ctx, s)
+	if err != nil {
+		return nil, err
+	}
 	out, err := s.openIntents(ctx, func(call sallyport.CallID, boot string) bool {
 		_, isLost := lost[call]
-		return boot != s.boot && !isLost
+		return gone(boot) && !isLost
 	})
 	for _, call := range slices.Sorted(maps.Keys(lost)) { // ids sort by time
 		out = append(out, lost[call])
@@ -218,18 +228,30 @@ func (s *Store) lostCalls() map[sallyport.CallID]control.Unknown {
 // MarkUnknown records, once, that there is no outcome of the open intents of
 // earlier starts (a crash lies between) and of those of this start whose outcome
 // could not be recorded. It returns them.
-func (s *Store) MarkUnknown(ctx context.Context) ([]control.Unknown, error) {
+func (s *Store) MarkUnknown(ctx context.Context) (marked []control.Unknown, err error) {
 	s.marking.Lock()
 	defer s.marking.Unlock()
+	err = s.db.alone(ctx, s, func() error {
+		marked, err = s.markUnknown(ctx)
+		return err
+	})
+	return marked, err
+}
+
+func (s *Store) markUnknown(ctx context.Context) ([]control.Unknown, error) {
 	lost := s.lostCalls()
-	if err := s.do(&op{down: true}); err != nil {
+	if err := s.db.caughtUp(ctx, s, false); err != nil {
+		return nil, err
+	}
+	gone, err := s.db.gone(ctx, s)
+	if err != nil {
 		return nil, err
 	}
 	unknowns, err := s.openIntents(ctx, func(call sallyport.CallID, boot string) bool {
 		_, isLost := lost[call]
-		return boot != "" && (boot != s.boot || isLost)
+		return boot != "" && (gone(boot) || isLost)
 	})
-	if err != nil {
+	if err != nil || len(unknowns)+len(lost) == 0 {
 		return nil, err
 	}
 	var marked []control.Unknown
@@ -252,7 +274,8 @@ func (s *Store) MarkUnknown(ctx context.Context) ([]control.Unknown, error) {
 	for call := range lost {
 		s.lost.Delete(call)
 	}
-	return marked, nil
+	// Nobody else may find them as they were: that would mark them twice.
+	return marked, s.db.caughtUp(ctx, s, false)
 }
 
 // Decided returns all that people have decided.
@@ -375,7 +398,7 @@ func (s *Store) Key(ctx context.Context, hash [32]byte) (*control.Key, error) {
 		return nil, s.unread(err)
 	}
 	if len(keys) == 0 {
-		return nil, sallyport.Refuse(sallyport.Unauthenticated, "the credential is not known", "")
+		return nil, sallyport.Refuse(sallyport.Unauthenticated, "the credential is not known", "ask for a new one")
 	}
 	return &keys[0], nil
 }

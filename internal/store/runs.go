@@ -57,7 +57,7 @@ func (s *Store) Open(ctx context.Context, id sallyport.RunID, now time.Time) (*g
 			return nil, err
 		}
 		var sure bool
-		if cached, sure = s.runs.keep(&cachedRun{run: gateway.NewRun(*run), last: now}, ended); !sure {
+		if cached, sure = s.runs.keep(&cachedRun{run: gateway.NewRun(*run, s.shared(run)), last: now}, ended); !sure {
 			// A run has ended between the look and the keeping. If it was this one,
 			// nobody would forget it again.
 			if _, err := s.openRun(ctx, id); err != nil {
@@ -69,15 +69,44 @@ func (s *Store) Open(ctx context.Context, id sallyport.RunID, now time.Time) (*g
 	if !now.Before(cached.run.Envelope.Expires) {
 		return nil, sallyport.Refuse(sallyport.NoRun, "the run has expired", "have the host open a new run")
 	}
+	if err := s.hearOf(ctx, cached.run); err != nil {
+		return nil, err
+	}
 	return cached.run, nil
 }
+
+// hearOf joins to a run what other replicas have done in it. Whatever an agent was
+// told before it made the call at hand is among that: what a run learns is written
+// with the outcome, before the result is released. It refuses (no_run) a run that
+// has ended.
+func (s *Store) hearOf(ctx context.Context, run *gateway.Run) error {
+	e, ok := s.db.(*postgres)
+	if !ok {
+		return nil
+	}
+	now, err := e.readRun(ctx, run.ID)
+	if err == nil && now.state != sallyport.RunOpen {
+		err = errRunEnded
+	}
+	if err != nil {
+		var refusal *sallyport.Refusal
+		if errors.As(err, &refusal) && refusal.Code == sallyport.NoRun {
+			s.Forget(run.ID)
+		}
+		return err
+	}
+	run.Heard(now.labels, now.calls)
+	return nil
+}
+
+var errRunEnded = sallyport.Refuse(sallyport.NoRun, "the run has ended", "have the host open a new run")
 
 // openRun reads a run that has not ended and is not in memory: nothing of it is
 // late, see Sweep.
 func (s *Store) openRun(ctx context.Context, id sallyport.RunID) (*sallyport.Run, error) {
 	run, err := s.storedRun(ctx, id)
 	if err == nil && run.State != sallyport.RunOpen {
-		return nil, sallyport.Refuse(sallyport.NoRun, "the run has ended", "have the host open a new run")
+		return nil, errRunEnded
 	}
 	return run, err
 }
@@ -96,6 +125,21 @@ func (c *runCache) keep(r *cachedRun, ended uint64) (*cachedRun, bool) {
 
 // Implicit implements [gateway.Runs].
 func (s *Store) Implicit(ctx context.Context, id *gateway.Identity, release sallyport.ReleaseID, stage sallyport.Stage, now time.Time) (*gateway.Run, error) {
+	for range 10 {
+		run, err := s.implicit(ctx, id, release, stage, now)
+		if err == nil {
+			err = s.hearOf(ctx, run)
+		}
+		refusal, ok := errors.AsType[*sallyport.Refusal](err)
+		if !ok || refusal.Code != sallyport.NoRun && refusal.Code != sallyport.Conflict {
+			return run, err
+		}
+		// Another replica has ended the one that was known here, or has opened one.
+	}
+	return nil, sallyport.Refuse(sallyport.TooBusy, "the run is opened and ended at the same time by several callers", "wait a moment and call again")
+}
+
+func (s *Store) implicit(ctx context.Context, id *gateway.Identity, release sallyport.ReleaseID, stage sallyport.Stage, now time.Time) (*gateway.Run, error) {
 	k := implicitKey{id.Key, stage}
 	if run := s.runs.young(k, release, now); run != nil {
 		return run, nil
@@ -151,7 +195,7 @@ func (s *Store) openImplicit(ctx context.Context, id *gateway.Identity, release 
 		}
 		s.runs.mu.Unlock()
 		if r.Release == release && now.Sub(last) < idleEnd {
-			return gateway.NewRun(r), nil
+			return gateway.NewRun(r, s.shared(&r)), nil
 		}
 		changes = append(changes, control.EndRun{ID: r.ID, At: now})
 	}
@@ -178,7 +222,7 @@ func (s *Store) openImplicit(ctx context.Context, id *gateway.Identity, release 
 			s.Forget(end.ID)
 		}
 	}
-	return gateway.NewRun(run), nil
+	return gateway.NewRun(run, s.shared(&run)), nil
 }
 
 // Forget drops a run that has ended from memory.
@@ -201,6 +245,9 @@ func (s *Store) Forget(id sallyport.RunID) {
 // that have expired, recording each. It returns how many ended; a thousand at
 // most, the others are for the next time.
 func (s *Store) Sweep(ctx context.Context) (int, error) {
+	if s.closed.Load() {
+		return 0, errClosed
+	}
 	now := s.Now()
 	s.runs.mu.Lock()
 	var idle []sallyport.RunID
@@ -212,6 +259,9 @@ func (s *Store) Sweep(ctx context.Context) (int, error) {
 	s.runs.mu.Unlock()
 	for _, id := range idle {
 		s.Forget(id)
+	}
+	if e, ok := s.db.(*postgres); ok && !e.leads.Load() {
+		return 0, nil // the leader ends them
 	}
 	// An explicit run expires with its token.
 	open, err := s.queryRuns(ctx, `WHERE state = 1 AND CASE WHEN implicit THEN last_call <= $1
@@ -241,6 +291,22 @@ func (s *Store) Sweep(ctx context.Context) (int, error) {
 	}
 	wait.Wait()
 	return int(ended.Load()), errors.Join(errs...)
+}
+
+// learns reports whether a run may learn something from labels that it did not know
+// when it was last heard of.
+func (c *runCache) learns(id sallyport.RunID, l sallyport.Labels) bool {
+	if l == (sallyport.Labels{}) {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := c.open[id]
+	if r == nil {
+		return id != ""
+	}
+	known := r.run.Labels()
+	return known.Join(l) != known
 }
 
 // used reports whether a run has been used within the idle end: a call that is

@@ -23,7 +23,6 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"sallyport"
-	"sallyport/internal/audit"
 )
 
 // Config is what a store needs. All fields are required, of Path and Postgres one.
@@ -56,23 +55,20 @@ type Store struct {
 	writer  *sql.DB
 	readers *sql.DB
 	ops     chan *op
-	now     chan chan struct{} // asks for a checkpoint now
+	asides  chan func() // what the writing goroutine does between two batches
 	quit    chan struct{}
 	done    chan struct{}
 	closed  atomic.Bool
 
 	// Owned by the writing goroutine.
 	conn  *sql.Conn
-	began int64 // the number of records at the start
-	tree  *audit.Tree
-	late  late
 	halts []sallyport.Halt
-	stmts statements
-	void  bool // tree, late and halts may not be those of the database
+	judge int64 // the epoch of halts
+	void  bool  // what is kept in memory may not be what is in the database
 
 	away atomic.Pointer[sallyport.Refusal] // why nothing can be written at the moment
 
-	size  atomic.Int64 // of the tree, as committed
+	size  atomic.Int64 // of the tree, as far as it is known
 	epoch atomic.Int64
 
 	dataKeys sync.Map // sallyport.RunID to cipher.AEAD
@@ -98,39 +94,14 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	}
 	s := &Store{
 		Config: c, kek: kek, boot: randomName(), db: c.engine(),
-		ops: make(chan *op, 4096), now: make(chan chan struct{}), quit: make(chan struct{}), done: make(chan struct{}),
+		ops: make(chan *op, 4096), asides: make(chan func()), quit: make(chan struct{}), done: make(chan struct{}),
 	}
 	s.runs.init()
-	if err := s.open(ctx); err != nil {
+	if err := s.db.open(ctx, s); err != nil {
 		return nil, errors.Join(fmt.Errorf("store %s: %w", s.db.name(), withRemedy(err)), s.closeDatabases())
 	}
 	go s.write()
-	// What the last start left unwritten is written down before anybody reads it: a
-	// run whose calls go on must not know less than it did.
-	if err := s.do(&op{down: true}); err != nil {
-		return nil, errors.Join(err, s.Close())
-	}
 	return s, nil
-}
-
-func (s *Store) open(ctx context.Context) error {
-	if err := s.db.open(ctx, s); err != nil {
-		return err
-	}
-	if err := s.conn.QueryRowContext(ctx, `SELECT coalesce(max(seq)+1, 0) FROM records`).Scan(&s.began); err != nil {
-		return err
-	}
-	return s.reload(ctx)
-}
-
-// reload reads what the writing goroutine keeps in memory from what has
-// committed. It is called at the start and after a commit that returned an
-// error, which may have happened all the same.
-func (s *Store) reload(ctx context.Context) error {
-	if err := s.reloadLate(ctx); err != nil {
-		return err
-	}
-	return s.reloadControl(ctx, s.conn)
 }
 
 func (s *Store) reloadControl(ctx context.Context, q querier) error {
@@ -142,9 +113,18 @@ func (s *Store) reloadControl(ctx context.Context, q querier) error {
 	if err := q.QueryRowContext(ctx, `SELECT epoch FROM control`).Scan(&epoch); err != nil {
 		return err
 	}
-	s.halts = halts
-	s.epoch.Store(epoch)
+	s.halts, s.judge = halts, epoch
+	s.heard(epoch)
 	return nil
+}
+
+// heard takes note of an epoch, grew of a size. Whoever knows less changes nothing.
+func (s *Store) heard(epoch int64) { raise(&s.epoch, epoch) }
+func (s *Store) grew(size int64)   { raise(&s.size, size) }
+
+func raise(v *atomic.Int64, to int64) {
+	for old := v.Load(); old < to && !v.CompareAndSwap(old, to); old = v.Load() {
+	}
 }
 
 // OpenReader opens a store to read it, beside the program that writes it. What
@@ -160,8 +140,8 @@ func OpenReader(ctx context.Context, c Config) (*Store, error) {
 	if err := s.db.openReaders(ctx, s); err != nil {
 		return nil, fmt.Errorf("store %s: %w", s.db.name(), withRemedy(err))
 	}
-	var size int64
-	if err := s.readers.QueryRowContext(ctx, `SELECT coalesce(max(seq)+1, 0) FROM records`).Scan(&size); err != nil {
+	size, err := countRecords(ctx, s.readers)
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("store %s: %w", s.db.name(), withRemedy(err)), s.readers.Close())
 	}
 	s.size.Store(size)
@@ -171,43 +151,55 @@ func OpenReader(ctx context.Context, c Config) (*Store, error) {
 // Epoch grows with every committed change that calls are judged by.
 func (s *Store) Epoch() int64 { return s.epoch.Load() }
 
-// Size is the number of committed records.
-func (s *Store) Size() int64 { return s.size.Load() }
+// Size is the number of records that have a place.
+func (s *Store) Size() int64 {
+	s.sequenced()
+	return s.size.Load()
+}
+
+// sequenced returns when what has been acknowledged so far has its place, so that
+// whoever reads sees what they wrote. Like catchUp it says nothing if it has not.
+func (s *Store) sequenced() {
+	if !s.db.dialect().sequences {
+		ctx, cancel := s.patient()
+		defer cancel()
+		_ = s.db.caughtUp(ctx, s, false)
+	}
+}
 
 // Checkpoint signs the tree as it is, without waiting for the next second.
 func (s *Store) Checkpoint() error {
-	signed := make(chan struct{})
-	select {
-	case s.now <- signed:
-	case <-s.done:
-		return errClosed
-	}
-	<-signed
-	return nil
+	ctx, cancel := s.patient()
+	defer cancel()
+	return s.db.caughtUp(ctx, s, true)
 }
 
 // catchUp has what is late written down before somebody reads it. It says
 // nothing if that does not work: what is there can be read all the same.
 func (s *Store) catchUp() {
 	if s.writer != nil {
-		_ = s.Checkpoint()
+		ctx, cancel := s.patient()
+		defer cancel()
+		_ = s.db.caughtUp(ctx, s, false)
 	}
 }
 
-// Close writes what is waiting, signs a last checkpoint and closes the files.
+// Close writes what is waiting, signs a last checkpoint and closes the database.
 func (s *Store) Close() error {
 	if !s.closed.CompareAndSwap(false, true) {
 		return nil
 	}
-	close(s.quit)
-	<-s.done
+	if s.writer != nil {
+		close(s.quit)
+		<-s.done
+		s.db.stop(s)
+	}
 	return s.closeDatabases()
 }
 
 func (s *Store) closeDatabases() error {
 	var errs []error
 	if s.conn != nil {
-		s.stmts.close()
 		if err := s.conn.Close(); !lost(err) {
 			errs = append(errs, err)
 		}

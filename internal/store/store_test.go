@@ -104,6 +104,11 @@ func (r *rig) verified() *audit.Report {
 	r.t.Helper()
 	r.fault.Store(nil)
 	r.reopen()
+	if r.Size() > 0 {
+		if err := r.Checkpoint(); err != nil {
+			r.t.Fatal(err)
+		}
+	}
 	report, err := audit.VerifySource(context.Background(), r.Store, audit.VerifyOptions{Keys: []string{r.vkey}})
 	if err != nil {
 		r.t.Fatal(err)

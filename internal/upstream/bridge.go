@@ -84,6 +84,10 @@ type bridged struct {
 	owner string
 	used  time.Time
 	calls map[uint64]*heldCall // in flight, by number
+	// watches counts the subscriptions that news comes for in this session.
+	watches int
+	// following hears of lists that have changed; nil until something was listed.
+	following *gateway.Watching
 }
 
 // cross carries a request to an upstream of the other era.
@@ -142,6 +146,9 @@ func (u *upstream) toStateless(ctx context.Context, r *gateway.Request) (*gatewa
 		}
 		if res.Message.ResultType != wire.ResultInputRequired {
 			m, err := wire.ResponseToSessions(&res.Message, r.Message.Method)
+			if err == nil && m.ID.Present() { // another one than in the first round
+				m, err = replaceID(&m, r.Message.ID.Of(r.Message.Raw))
+			}
 			if err != nil {
 				return nil, u.refusal(ctx, &sendError{u.notCrossing(err), true})
 			}
@@ -197,6 +204,12 @@ func (u *upstream) inquire(ctx context.Context, r *gateway.Request, asks, reques
 		return wire.Message{}, false
 	}
 	next, err := wire.WithInput(request, answers, state)
+	if err == nil {
+		// A request that is made again is another one (MCP 2026-07-28, "Multi Round-Trip
+		// Requests"), also beside those of other clients.
+		id := r.Message.ID.Of(r.Message.Raw)
+		next, err = replaceID(&next, wire.AppendString(nil, "sallyport-"+strconv.Itoa(round+1)+"-"+string(id)))
+	}
 	return next, err == nil
 }
 
@@ -226,7 +239,7 @@ func (u *upstream) toSessions(ctx context.Context, r *gateway.Request) (*gateway
 		b.finish(s, number)
 		return nil, u.refusal(ctx, err)
 	}
-	other.Notify = h.notify
+	other.Notify = func(raw []byte) { b.during(s, h, raw) }
 	greeting, err := u.link.greeting(ctx, &s.Session)
 	if err != nil {
 		b.finish(s, number)
@@ -322,10 +335,6 @@ func (b *bridge) begin(u *upstream, r *gateway.Request) (*bridged, *heldCall, er
 		return nil, nil, u.refusal(context.Background(), err)
 	}
 	capabilities := r.Message.ClientCapabilities.Of(r.Message.Raw)
-	// Upstreams go by what a session's client said when it was opened: a client that
-	// says something else is not it.
-	said := sha256.Sum256(slices.Concat(info, []byte{0}, capabilities))
-	key := r.Owner + "/" + base64.RawURLEncoding.EncodeToString(said[:])
 	asks := r.Judge != nil && r.Answered != nil &&
 		(wire.CanBeAsked(capabilities, wire.MethodElicitationCreate) || wire.CanBeAsked(capabilities, wire.MethodSamplingCreateMessage))
 	var digest []byte
@@ -337,20 +346,12 @@ func (b *bridge) begin(u *upstream, r *gateway.Request) (*bridged, *heldCall, er
 
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	s := b.sessions[key]
-	if s == nil {
-		if err := b.makeRoom(u, r.Owner); err != nil {
-			return nil, nil, err
-		}
-		b.last++
-		s = &bridged{owner: r.Owner, calls: map[uint64]*heldCall{}}
-		s.ID = "bridge-" + strconv.FormatUint(b.last, 10)
-		s.ClientInfo, s.ClientCapabilities = json.RawMessage(slices.Clone(info)), json.RawMessage(slices.Clone(capabilities))
-		s.Deliver = func(raw []byte) { b.deliver(s, raw) }
-		b.sessions[key] = s
-		if b.sweep == nil {
-			b.sweep = time.AfterFunc(u.stage.bridgeIdle, func() { b.clean(u) })
-		}
+	s, err := b.session(u, r, info)
+	if err != nil {
+		return nil, nil, err
+	}
+	if r.Following != nil {
+		s.following = r.Following
 	}
 	b.last++
 	h := &heldCall{
@@ -362,6 +363,57 @@ func (b *bridge) begin(u *upstream, r *gateway.Request) (*bridged, *heldCall, er
 	s.used = time.Now()
 	return s, h, nil
 }
+
+// session is the session of a request's owner. It is called with b.mu held.
+func (b *bridge) session(u *upstream, r *gateway.Request, info []byte) (*bridged, error) {
+	capabilities := r.Message.ClientCapabilities.Of(r.Message.Raw)
+	// Upstreams go by what a session's client said when it was opened: a client that
+	// says something else is not it.
+	said := sha256.Sum256(slices.Concat(info, []byte{0}, capabilities))
+	key := r.Owner + "/" + base64.RawURLEncoding.EncodeToString(said[:])
+	if s := b.sessions[key]; s != nil {
+		return s, nil
+	}
+	if err := b.makeRoom(u, r.Owner); err != nil {
+		return nil, err
+	}
+	b.last++
+	s := &bridged{Session: gateway.Session{Person: r.Person}, owner: r.Owner, calls: map[uint64]*heldCall{}}
+	s.ID = "bridge-" + strconv.FormatUint(b.last, 10)
+	s.ClientInfo, s.ClientCapabilities = json.RawMessage(slices.Clone(info)), json.RawMessage(slices.Clone(capabilities))
+	s.Deliver = func(raw []byte) { b.deliver(s, raw) }
+	b.sessions[key] = s
+	if b.sweep == nil {
+		b.sweep = time.AfterFunc(u.stage.bridgeIdle, func() { b.clean(u) })
+	}
+	return s, nil
+}
+
+// attach keeps the session of a request's owner open for a subscription until
+// detach.
+func (b *bridge) attach(u *upstream, r *gateway.Request) (*bridged, error) {
+	info, err := memberOf(r.Message.Meta.Of(r.Message.Raw), wire.MetaClientInfo)
+	if err != nil {
+		return nil, u.refusal(context.Background(), err)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s, err := b.session(u, r, info)
+	if err == nil {
+		s.watches++
+	}
+	return s, err
+}
+
+func (b *bridge) detach(s *bridged) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s.watches--
+	s.used = time.Now()
+}
+
+// idle reports whether nothing needs the session.
+func (s *bridged) idle() bool { return len(s.calls) == 0 && s.watches == 0 }
 
 func memberOf(object []byte, name string) ([]byte, error) {
 	if len(object) == 0 {
@@ -386,7 +438,7 @@ func (b *bridge) makeRoom(u *upstream, owner string) error {
 	}
 	oldest := ""
 	for key, s := range b.sessions {
-		if len(s.calls) == 0 && (s.owner == owner || !crowded) && (oldest == "" || s.used.Before(b.sessions[oldest].used)) {
+		if s.idle() && (s.owner == owner || !crowded) && (oldest == "" || s.used.Before(b.sessions[oldest].used)) {
 			oldest = key
 		}
 	}
@@ -415,7 +467,7 @@ func (b *bridge) clean(u *upstream) {
 	}
 	limit := time.Now().Add(-u.stage.bridgeIdle)
 	maps.DeleteFunc(b.sessions, func(_ string, s *bridged) bool {
-		idle := len(s.calls) == 0 && !s.used.After(limit)
+		idle := s.idle() && !s.used.After(limit)
 		if idle {
 			u.link.forget(&s.Session)
 		}
@@ -439,9 +491,22 @@ func (b *bridge) stop() {
 	}
 }
 
-// deliver passes on what the upstream says beside its calls: to the only call there
-// is, if it is a log message.
+// deliver passes on what the upstream says beside its calls: that a list has
+// changed, and to the only call there is a log message.
 func (b *bridge) deliver(s *bridged, raw []byte) {
+	m, err := wire.Scan(raw, wire.Limits{Bytes: max(len(raw), 1)})
+	if err != nil {
+		return
+	}
+	if isListChange(m.Method) {
+		b.mu.Lock()
+		following := s.following
+		b.mu.Unlock()
+		if following != nil {
+			following.Updated(m.Method)
+		}
+		return
+	}
 	b.mu.Lock()
 	var only *heldCall
 	if len(s.calls) == 1 {
@@ -452,6 +517,16 @@ func (b *bridge) deliver(s *bridged, raw []byte) {
 	if only != nil {
 		only.notify(raw)
 	}
+}
+
+// during passes on what the upstream says during one of its calls.
+func (b *bridge) during(s *bridged, h *heldCall, raw []byte) {
+	m, err := wire.Scan(raw, wire.Limits{Bytes: max(len(raw), 1)})
+	if err == nil && isListChange(m.Method) {
+		b.deliver(s, raw)
+		return
+	}
+	h.notify(raw)
 }
 
 // heldCall is a request in a session that is kept for clients without. While its

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"sallyport"
+	"strings"
 	"time"
 
 	"sallyport/internal/gateway"
@@ -110,13 +111,16 @@ const (
 // TestBroker is a broker apart from any upstream.
 type TestBroker struct{ b *broker }
 
-// NewTestBroker returns one that reaches its authorization server through dial.
-func NewTestBroker(ctx context.Context, dial func(context.Context) (net.Conn, error)) TestBroker {
-	s := NewStage(Config{Secret: func(string) (string, error) { return "s", nil }})
+// NewTestBroker returns one that reaches its authorization server through dial. With
+// a key it names persons, and all that is secret is that key.
+func NewTestBroker(ctx context.Context, key string, dial func(context.Context) (net.Conn, error)) TestBroker {
+	s := NewStage(Config{Secret: func(string) (string, error) { return key, nil }})
 	s.ctx = ctx
-	u := &upstream{stage: s, log: s.config.Log, transport: sallyport.Transport{OAuth: sallyport.OAuth{
-		URL: "http://issuer/token", Grant: "client_credentials", Client: "c", Secret: "env:s",
-	}}}
+	o := sallyport.OAuth{URL: "http://issuer/token", Grant: "client_credentials", Client: "c", Secret: "env:s"}
+	if key != "" {
+		o.Grant, o.Person = "token_exchange", sallyport.OAuthPerson{Key: "env:k", Issuer: "i"}
+	}
+	u := &upstream{stage: s, log: s.config.Log, transport: sallyport.Transport{OAuth: o}}
 	b, err := newBroker(u)
 	if err != nil {
 		panic(err)
@@ -125,11 +129,46 @@ func NewTestBroker(ctx context.Context, dial func(context.Context) (net.Conn, er
 	return TestBroker{b}
 }
 
-// Token is what the broker has.
-func (t TestBroker) Token() (string, time.Time, error) { return t.b.token() }
+// Token is what the broker has for a person.
+func (t TestBroker) Token(ctx context.Context, person sallyport.PersonID) (string, error) {
+	token, _, err := t.Lent(ctx, person)
+	return token, err
+}
+
+// Lent is what the broker has for a person, and how it is told that it was not
+// accepted.
+func (t TestBroker) Lent(ctx context.Context, person sallyport.PersonID) (token string, reject func(), err error) {
+	l, err := t.b.token(ctx, person)
+	if err != nil {
+		return "", nil, err
+	}
+	return strings.TrimSuffix(strings.TrimPrefix(string(l.field), "Authorization: Bearer "), "\r\n"), func() { t.b.reject(l) }, nil
+}
 
 // ParseToken reads the answer of a token endpoint.
 func ParseToken(body []byte) (token string, life time.Duration, code string, err error) {
 	g, code, err := parseToken(body)
 	return g.token, g.life, code, err
+}
+
+// Assert signs with a key in PEM, and returns the key's thumbprint, too.
+func Assert(pem, id, issuer, subject, audience string, now time.Time) (text, thumbprint string, err error) {
+	k, err := parseAssertionKey(pem)
+	if err != nil {
+		return "", "", err
+	}
+	text, err = k.assert(id, newClaims(issuer, subject, audience, now))
+	return text, k.thumbprint, err
+}
+
+const (
+	MaxAccounts = maxAccounts
+	MaxAsking   = maxAsking
+)
+
+// Accounts is how many the broker keeps.
+func (t TestBroker) Accounts() int {
+	t.b.mu.Lock()
+	defer t.b.mu.Unlock()
+	return len(t.b.accounts)
 }

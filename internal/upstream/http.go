@@ -37,6 +37,9 @@ const (
 	// earlyAnswer is how long a server that stopped reading a request may take to
 	// say why.
 	earlyAnswer = 250 * time.Millisecond
+	// listenWait is how long a new session waits for a server to say that the stream
+	// beside the calls is open: some say so with the first message.
+	listenWait = 250 * time.Millisecond
 )
 
 // httpLink is an upstream behind streamable HTTP (MCP 2025-11-25 and 2026-07-28,
@@ -54,8 +57,10 @@ type httpLink struct {
 	dropped           atomic.Uint64
 	ids               atomic.Uint64 // of requests whose own would not come back
 
-	mu       sync.Mutex
-	sessions map[string]*session // by the client's session
+	mu        sync.Mutex
+	sessions  map[string]*session // by the client's session
+	ending    bool                // every session is being ended: see end
+	finishing sync.WaitGroup      // of what tells the server that one is over; not added to while ending
 }
 
 // secretFields are the header fields of a transport, resolved and ready to be
@@ -63,7 +68,9 @@ type httpLink struct {
 type secretFields struct {
 	fields []byte
 	until  time.Time
-	token  string // the broker's
+	// With a broker they are the upstream's own and a token, which was lent.
+	own  *secretFields
+	lent *lent
 }
 
 // set by this package, or the business of a connection: no transport may name
@@ -201,10 +208,24 @@ type reading struct {
 	err    error
 }
 
-// authority returns the configured header fields with secrets resolved, which
+// authority returns the header fields of a request that is made on behalf of a
+// person, or of nobody: the configured ones, and the broker's token.
+func (h *httpLink) authority(ctx context.Context, person sallyport.PersonID) (*secretFields, error) {
+	own, err := h.configured(ctx)
+	if err != nil || h.broker == nil {
+		return own, err
+	}
+	token, err := h.broker.token(ctx, person)
+	if err != nil {
+		return nil, err
+	}
+	return &secretFields{fields: append(slices.Clip(own.fields), token.field...), own: own, lent: token}, nil
+}
+
+// configured returns the configured header fields with secrets resolved, which
 // are read again after secretsFor and after the upstream has not accepted them. A
 // file that does not come (a pipe, a dead mount) is waited for no longer than ctx.
-func (h *httpLink) authority(ctx context.Context) (*secretFields, error) {
+func (h *httpLink) configured(ctx context.Context) (*secretFields, error) {
 	if s := h.secrets.Load(); s != nil && time.Now().Before(s.until) {
 		return s, nil
 	}
@@ -271,33 +292,25 @@ func (h *httpLink) readAuthority() (*secretFields, error) {
 			return nil, err
 		}
 	}
-	if h.broker != nil {
-		token, until, err := h.broker.token()
-		if err != nil {
-			return nil, err
-		}
-		if until.Before(s.until) {
-			s.until = until
-		}
-		if s.token = token; add("Authorization", "Bearer "+token) != nil {
-			return nil, h.misconfigured("its token cannot be sent")
-		}
-	}
 	return s, nil
 }
 
 // unaccepted forgets secrets that the upstream did not accept.
 func (h *httpLink) unaccepted(s *secretFields) {
-	if h.secrets.CompareAndSwap(s, nil) && h.broker != nil {
-		h.broker.reject(s.token)
+	if s.lent == nil {
+		h.secrets.CompareAndSwap(s, nil)
+		return
 	}
+	h.secrets.CompareAndSwap(s.own, nil)
+	h.broker.reject(s.lent)
 }
 
 // message is one POST.
 type message struct {
 	body    []byte
-	session string // Mcp-Session-Id, if there is one
-	version string // MCP-Protocol-Version, unless that is still to be agreed on
+	person  sallyport.PersonID // on whose behalf
+	session string             // Mcp-Session-Id, if there is one
+	version string             // MCP-Protocol-Version, unless that is still to be agreed on
 	mirror  *wire.Message
 	params  http.Header // Mcp-Param-*
 	before  func() error
@@ -338,7 +351,7 @@ func (x *exchange) abandon() {
 //
 // Once before has been called, errors are *sendError.
 func (h *httpLink) send(ctx context.Context, m *message) (exchange, error) {
-	secrets, err := h.authority(ctx)
+	secrets, err := h.authority(ctx, m.person)
 	if err != nil {
 		return exchange{}, err
 	}
@@ -465,16 +478,29 @@ func replaceID(m *wire.Message, id []byte) (wire.Message, error) {
 
 func (h *httpLink) call(ctx context.Context, r *gateway.Request) (*gateway.Response, error) {
 	m := message{
-		body: r.Message.Raw, version: h.version, mirror: &r.Message,
+		body: r.Message.Raw, person: r.Person, version: h.version, mirror: &r.Message,
 		params: r.ParamHeaders, before: r.BeforeWrite, after: r.AfterWrite,
 	}
 	var s *session
 	if h.era == wire.Sessions {
+		if r.Session.Person != r.Person {
+			return nil, sallyport.Refuse(sallyport.Internal500, "a request on behalf of another person than its session", "")
+		}
 		var err error
 		if s, err = h.session(ctx, r.Session); err != nil {
 			return nil, err
 		}
 		m.session, m.version, m.params = s.id, s.version, nil
+		s.level.follow(ctx, h.upstream, r.Session, s.initialized, func(ctx context.Context, r *gateway.Request) (*gateway.Response, error) {
+			x, err := h.send(ctx, &message{body: r.Message.Raw, person: s.client.Person, session: s.id, version: s.version})
+			if err != nil {
+				return nil, err
+			}
+			return h.receive(ctx, &x, s, r)
+		})
+		var leave func()
+		ctx, leave = s.enter(ctx, r)
+		defer leave()
 	} else if r.Message.MetaVersion != "" {
 		m.version = r.Message.MetaVersion
 	}
@@ -636,7 +662,11 @@ func (h *httpLink) events(ctx context.Context, x *exchange, s *session, r *gatew
 			x.done()
 			return res, nil
 		case wire.Notification:
-			if r.Notify != nil {
+			var client *gateway.Session
+			if s != nil {
+				client = s.client
+			}
+			if h.hear(client, &m) && r.Notify != nil {
 				r.Notify(m.Raw)
 			}
 		case wire.Request:
@@ -647,9 +677,9 @@ func (h *httpLink) events(ctx context.Context, x *exchange, s *session, r *gatew
 			if asked == nil {
 				asked = h.questions(ctx, s)
 			}
-			asked.pass(&m, r.Ask)
+			asked.pass(&m, r.Ask, func() {})
 		}
-		if around += len(e.Data); around > maxAroundResult {
+		if around += len(e.Data); around > maxAroundResult && r.Method != wire.MethodSubscriptionsListen {
 			x.abandon()
 			return nil, protocolError("it sends messages without end before the result")
 		}
@@ -684,17 +714,19 @@ func (h *httpLink) questions(ctx context.Context, s *session) *questions {
 }
 
 // pass passes a question on and, later, posts the answer. The stream goes on
-// meanwhile.
-func (q *questions) pass(m *wire.Message, ask func(context.Context, []byte) ([]byte, error)) {
+// meanwhile. passed is called when the question has been asked, or is dropped.
+func (q *questions) pass(m *wire.Message, ask func(context.Context, []byte) ([]byte, error), passed func()) {
 	h := q.link
 	select {
 	case q.room <- struct{}{}:
 	default:
+		passed()
 		h.dropped.Add(1)
 		return
 	}
 	q.waiting.Go(func() {
 		raw := answer(q.ctx, m, ask)
+		passed()
 		<-q.room
 		// The call the question belongs to may have ended; the upstream waits.
 		h.stage.aside(func() {
@@ -720,7 +752,7 @@ func (q *questions) end() {
 func (h *httpLink) inform(ctx context.Context, s *session, raw []byte) error {
 	m := message{body: raw, version: h.version}
 	if s != nil {
-		m.session, m.version = s.id, s.version
+		m.person, m.session, m.version = s.client.Person, s.id, s.version
 	}
 	x, err := h.send(ctx, &m)
 	if err != nil {
@@ -780,8 +812,59 @@ type session struct {
 	// initialized is the result of initialize.
 	initialized []byte
 
+	level told
+
 	quit context.CancelFunc // ends the stream beside the calls
 	ctx  context.Context
+
+	mu    sync.Mutex
+	calls []*calling // in flight, youngest last
+}
+
+// calling is a call in flight that the upstream may ask something during.
+type calling struct {
+	r     *gateway.Request
+	ctx   context.Context
+	asked sync.WaitGroup // questions that were passed to r.Ask
+}
+
+// enter counts a call in until leave, and nothing is asked through it any more when
+// leave returns.
+func (s *session) enter(ctx context.Context, r *gateway.Request) (_ context.Context, leave func()) {
+	ctx, done := context.WithCancel(ctx)
+	c := &calling{r: r, ctx: ctx}
+	s.mu.Lock()
+	s.calls = append(s.calls, c)
+	s.mu.Unlock()
+	return ctx, func() {
+		s.mu.Lock()
+		s.calls = slices.DeleteFunc(s.calls, func(other *calling) bool { return other == c })
+		s.mu.Unlock()
+		done()
+		c.asked.Wait()
+	}
+}
+
+// asker is who is asked a question that came beside the calls. Many servers ask
+// there during a call and do not say which: it is taken to belong to the youngest in
+// flight, and without one to the session. passed has to be called when it was.
+func (s *session) asker() (ask func(context.Context, []byte) ([]byte, error), passed func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.calls) == 0 {
+		return s.client.Ask, func() {}
+	}
+	c := s.calls[len(s.calls)-1]
+	if c.r.Ask == nil {
+		return nil, func() {}
+	}
+	c.asked.Add(1)
+	return func(ctx context.Context, raw []byte) ([]byte, error) {
+		own, cancel := context.WithCancel(c.ctx) // the gateway finds the call by it
+		defer cancel()
+		defer context.AfterFunc(ctx, cancel)()
+		return c.r.Ask(own, raw)
+	}, c.asked.Done
 }
 
 // session returns the upstream's session that belongs to a client's, and opens
@@ -800,7 +883,7 @@ func (h *httpLink) session(ctx context.Context, gs *gateway.Session) (*session, 
 			h.mu.Unlock()
 			return nil, unavailable("there are too many sessions with the system behind this tool", "close sessions that are no longer used", false)
 		}
-		s = &session{client: gs, opened: make(chan struct{})}
+		s = &session{client: gs, opened: make(chan struct{}), level: newTold()}
 		s.ctx, s.quit = context.WithCancel(h.stage.ctx)
 		h.sessions[gs.ID] = s
 		h.mu.Unlock()
@@ -831,6 +914,14 @@ func (h *httpLink) greeting(ctx context.Context, gs *gateway.Session) ([]byte, e
 	return s.initialized, nil
 }
 
+func (h *httpLink) over(ctx context.Context, gs *gateway.Session) (<-chan struct{}, error) {
+	s, err := h.session(ctx, gs)
+	if err != nil {
+		return nil, err
+	}
+	return s.ctx.Done(), nil
+}
+
 func (h *httpLink) open(s *session) {
 	ctx, cancel := context.WithTimeout(s.ctx, openTimeout)
 	defer cancel()
@@ -846,9 +937,24 @@ func (h *httpLink) open(s *session) {
 		h.note(fmt.Errorf("opening a session: %w", err))
 		s.err = notSent(err)
 	} else if s.id != "" && (s.client.Deliver != nil || s.client.Ask != nil) {
-		h.stage.aside(func() { h.listen(s) })
+		listening := make(chan struct{})
+		h.stage.aside(func() { h.listen(s, sync.OnceFunc(func() { close(listening) })) })
+		if canBeAsked(s.client.ClientCapabilities) {
+			// A question that is asked where nobody listens yet is lost with most servers.
+			select {
+			case <-listening:
+			case <-time.After(listenWait):
+			case <-ctx.Done():
+			}
+		}
 	}
 	close(s.opened)
+}
+
+// canBeAsked reports whether a client answers anything.
+func canBeAsked(capabilities []byte) bool {
+	return slices.ContainsFunc([]string{wire.MethodElicitationCreate, wire.MethodSamplingCreateMessage, wire.MethodRootsList},
+		func(method string) bool { return wire.CanBeAsked(capabilities, method) })
 }
 
 // notSent makes an error of the opening of a session one of a call that was not
@@ -920,7 +1026,7 @@ func (h *httpLink) initialize(ctx context.Context, s *session) error {
 	if err != nil {
 		return h.misconfigured("the client's own description cannot be passed on")
 	}
-	x, err := h.send(ctx, &message{body: raw})
+	x, err := h.send(ctx, &message{body: raw, person: s.client.Person})
 	if err != nil {
 		return err
 	}
@@ -941,11 +1047,11 @@ func (h *httpLink) initialize(ctx context.Context, s *session) error {
 
 // listen reads the stream of messages that belong to no call, for as long as the
 // session lives. A server may do without one (405).
-func (h *httpLink) listen(s *session) {
+func (h *httpLink) listen(s *session, listening func()) {
 	wait, last := time.Second, ""
 	for s.ctx.Err() == nil {
 		began := time.Now()
-		id, retry, again := h.stream(s, last)
+		id, retry, again := h.stream(s, last, listening)
 		if !again {
 			return
 		}
@@ -967,9 +1073,10 @@ func (h *httpLink) listen(s *session) {
 
 // stream opens the stream once and passes on what it brings until it ends. It
 // returns the id of the last event, the wait the server asks for, and whether to
-// try again.
-func (h *httpLink) stream(s *session, last string) (string, time.Duration, bool) {
+// try again. listening is called when the stream is open, or is known not to be.
+func (h *httpLink) stream(s *session, last string, listening func()) (string, time.Duration, bool) {
 	c, err := h.subscribe(s.ctx, s, last)
+	listening()
 	if err != nil {
 		h.note(fmt.Errorf("stream beside the calls: %w", err))
 		return last, 0, true
@@ -1013,11 +1120,12 @@ func (h *httpLink) stream(s *session, last string) (string, time.Duration, bool)
 		case err != nil, m.Kind == wire.Result, m.Kind == wire.Error:
 			h.dropped.Add(1)
 		case m.Kind == wire.Notification:
-			if s.client.Deliver != nil {
+			if h.hear(s.client, &m) && s.client.Deliver != nil {
 				s.client.Deliver(m.Raw)
 			}
 		default:
-			asked.pass(&m, s.client.Ask)
+			ask, passed := s.asker()
+			asked.pass(&m, ask, passed)
 		}
 	}
 }
@@ -1025,7 +1133,7 @@ func (h *httpLink) stream(s *session, last string) (string, time.Duration, bool)
 // subscribe asks for an event stream of a session, from behind the event with the
 // id last if that is not empty, and reads the head of the response.
 func (h *httpLink) subscribe(ctx context.Context, s *session, last string) (exchange, error) {
-	secrets, err := h.authority(ctx)
+	secrets, err := h.authority(ctx, s.client.Person)
 	if err != nil {
 		return exchange{}, err
 	}
@@ -1074,10 +1182,20 @@ func (h *httpLink) lose(s *session) {
 func (h *httpLink) forget(gs *gateway.Session) {
 	h.mu.Lock()
 	s := h.sessions[gs.ID]
+	tell := s != nil && !h.ending
+	if tell {
+		h.finishing.Add(1)
+	}
 	h.mu.Unlock()
-	if s != nil {
-		h.lose(s)
-		h.stage.aside(func() { h.finish(s) })
+	if s == nil {
+		return
+	}
+	h.lose(s)
+	if tell && !h.stage.aside(func() {
+		defer h.finishing.Done()
+		h.finish(s)
+	}) {
+		h.finishing.Done()
 	}
 }
 
@@ -1089,7 +1207,7 @@ func (h *httpLink) finish(s *session) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), asideTimeout)
 	defer cancel()
-	secrets, err := h.authority(ctx)
+	secrets, err := h.authority(ctx, s.client.Person)
 	if err != nil {
 		return
 	}
@@ -1126,7 +1244,7 @@ func (h *httpLink) quiet() {
 func (h *httpLink) end() {
 	h.mu.Lock()
 	all := slices.Collect(maps.Values(h.sessions))
-	h.sessions = map[string]*session{}
+	h.sessions, h.ending = map[string]*session{}, true
 	h.mu.Unlock()
 	done := make(chan struct{})
 	go func() {
@@ -1142,6 +1260,7 @@ func (h *httpLink) end() {
 			})
 		}
 		ends.Wait()
+		h.finishing.Wait()
 	}()
 	select {
 	case <-done:

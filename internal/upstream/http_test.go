@@ -44,6 +44,7 @@ type received struct {
 	header  http.Header
 	body    string
 	message wire.Message
+	gone    <-chan struct{} // closed when the sender is
 }
 
 func newSite(t testing.TB, h func(w http.ResponseWriter, r received)) *site {
@@ -61,7 +62,7 @@ func newUnstarted(h func(w http.ResponseWriter, r received)) *site {
 		if err != nil {
 			return
 		}
-		x := received{method: r.Method, target: r.RequestURI, proto: r.Proto, header: r.Header.Clone(), body: string(body)}
+		x := received{method: r.Method, target: r.RequestURI, proto: r.Proto, header: r.Header.Clone(), body: string(body), gone: r.Context().Done()}
 		x.header.Set("Host", r.Host)
 		if len(body) > 0 {
 			if x.message, err = wire.Scan(body, wire.Limits{Bytes: 32 << 20}); err != nil {
@@ -1280,10 +1281,14 @@ func TestStreamBesideTheCalls(t *testing.T) {
 	}
 	do(t, b, sessions(t, s, "1", "echo", `{}`))
 	<-c.open
-	const changed = `{"jsonrpc":"2.0","method":"notifications/tools/list_changed", "params":{"n":1.0}}`
+	const changed = `{"jsonrpc":"2.0","method":"notifications/resources/list_changed", "params":{"n":1.0}}`
+	c.push <- `{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}` // what is pinned stays
 	c.push <- changed
 	if got := <-delivered; got != changed {
 		t.Errorf("delivered %s", got)
+	}
+	if status := stage.Status(); status[0].PinsDue.IsZero() {
+		t.Errorf("nobody noticed that the tools have changed: %+v", status)
 	}
 	c.push <- `{"jsonrpc":"2.0","id":9,"method":"roots/list"}`
 	if got := <-c.answers; got != `{"jsonrpc":"2.0","id":9,"result":{"roots":[]}}` {

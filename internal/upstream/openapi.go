@@ -72,7 +72,7 @@ func (l *openapiLink) do(ctx context.Context, r *gateway.Request) (*gateway.Resp
 	if err != nil {
 		return nil, unsendable("the arguments cannot be sent: " + err.Error())
 	}
-	m := message{before: r.BeforeWrite, after: r.AfterWrite, bodiless: op.Method == http.MethodHead, body: req.Body}
+	m := message{person: r.Person, before: r.BeforeWrite, after: r.AfterWrite, bodiless: op.Method == http.MethodHead, body: req.Body}
 	m.start = l.begin(req.Method, l.base+req.Target, req.Accept)
 	for _, f := range req.Header {
 		for name := range l.transport.Headers {
@@ -252,6 +252,9 @@ func readable(media, charset string, body []byte) bool {
 // A client's session is none of the API's.
 func (l *openapiLink) tell(context.Context, *gateway.Session, []byte) error { return nil }
 func (l *openapiLink) forget(*gateway.Session)                              {}
+func (l *openapiLink) over(context.Context, *gateway.Session) (<-chan struct{}, error) {
+	return nil, protocolError("an HTTP API has no sessions")
+}
 func (l *openapiLink) greeting(context.Context, *gateway.Session) ([]byte, error) {
 	return nil, protocolError("it has no sessions")
 }
@@ -264,7 +267,7 @@ func (l *openapiLink) status(st *Status) {
 // reach opens a connection and has what opens the API ready, and sends nothing.
 func (l *openapiLink) reach(ctx context.Context) (time.Duration, error) {
 	began := time.Now()
-	if _, err := l.authority(ctx); err != nil {
+	if _, err := l.authority(ctx, ""); err != nil {
 		return 0, err
 	}
 	c, err := l.pool.get(ctx, true)

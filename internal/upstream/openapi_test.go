@@ -327,6 +327,7 @@ func TestOpenAPIProbe(t *testing.T) {
 	if _, err := s.Probe(within(t), &sallyport.StageUpstream{ID: "crm", Transport: a.transport(t)}); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "a connection, which the server may be slow to accept", func() bool { return a.conns.Load() > 0 })
 	if a.conns.Load() != 1 || len(a.seen()) > 0 {
 		t.Errorf("%d connections, %q", a.conns.Load(), a.seen())
 	}

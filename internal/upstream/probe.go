@@ -70,9 +70,12 @@ func (s *Stage) reach(ctx context.Context, u *sallyport.StageUpstream) (p Probed
 	return p, err
 }
 
-// apart lends an upstream of its own to do, and closes all of it afterwards.
+// apart lends an upstream of its own to do, and closes all of it afterwards. It acts
+// for no run's person.
 func (s *Stage) apart(u *sallyport.StageUpstream, era wire.Era, version string, do func(*upstream) error) error {
-	up, err := s.newUpstream(u, era, version)
+	alone := *u
+	alone.Transport.OAuth = alone.Transport.OAuth.Alone()
+	up, err := s.newUpstream(&alone, era, version)
 	if err != nil {
 		return err
 	}
@@ -163,6 +166,9 @@ func (p *prober) discover(ctx context.Context) error {
 	defer cancel()
 	began := time.Now()
 	m, err := p.ask(asking, wire.MethodServerDiscover, "")
+	if err == nil && p.takenBack(m) {
+		m, err = p.ask(asking, wire.MethodServerDiscover, "")
+	}
 	if err != nil {
 		if ctx.Err() != nil || !mayHaveBeenSent(err) {
 			return err
@@ -193,6 +199,27 @@ func (p *prober) discover(ctx context.Context) error {
 		p.found.Server.ServerInfo = info
 	}
 	return nil
+}
+
+// takenBack reports whether an upstream refuses a version and names it among those
+// it speaks: clients then ask again (MCP 2026-07-28, "Versioning"), and one refusal
+// of this kind is believed to be the last.
+func (p *prober) takenBack(m *wire.Message) bool {
+	refusal := m.Error.Of(m.Raw)
+	code, err := memberOf(refusal, "code")
+	if err != nil || string(code) != strconv.Itoa(wire.UnsupportedVersion) {
+		return false
+	}
+	data, err := memberOf(refusal, "data")
+	if err != nil || len(data) == 0 || data[0] != '{' {
+		return false
+	}
+	supported, err := memberOf(data, "supported")
+	if err != nil || len(supported) == 0 {
+		return false
+	}
+	versions, err := wire.Strings(supported)
+	return err == nil && slices.Contains(versions, p.up.version)
 }
 
 // mayHaveBeenSent reports whether an upstream may have received the request that

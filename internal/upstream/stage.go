@@ -148,8 +148,13 @@ func (s *Stage) use(id sallyport.UpstreamID, all []*upstream) {
 	s.upstreams[id] = all
 	for i, u := range all {
 		last := i == len(all)-1
-		if was := u.retired.Swap(!last); !last && !was && u.calls.Load() == 0 {
-			s.tasks.Go(u.link.quiet)
+		if was := u.retired.Swap(!last); !last && !was {
+			s.tasks.Go(func() {
+				u.unwatch()
+				if u.calls.Load() == 0 {
+					u.link.quiet()
+				}
+			})
 		}
 	}
 }
@@ -280,6 +285,7 @@ type upstream struct {
 	maxResult int    // as configured
 	link      link
 	bridge    *bridge // of the sessions era alone
+	watches   watches
 	log       *slog.Logger
 
 	calls   atomic.Int64 // in flight
@@ -290,6 +296,7 @@ type upstream struct {
 	mu      sync.Mutex
 	lastErr string
 	lastAt  time.Time
+	pinsDue time.Time // when it said that its tools have changed
 }
 
 // link carries the messages of an upstream: [httpLink] or [stdioLink].
@@ -298,6 +305,8 @@ type link interface {
 	tell(ctx context.Context, s *gateway.Session, raw []byte) error
 	// greeting opens the session of s and returns the result of initialize.
 	greeting(ctx context.Context, s *gateway.Session) ([]byte, error)
+	// over opens the session of s and returns what is closed when it is over.
+	over(ctx context.Context, s *gateway.Session) (<-chan struct{}, error)
 	forget(s *gateway.Session)
 	// quiet ends whatever is not used by a call. It may be called again.
 	quiet()
@@ -354,6 +363,12 @@ func (u *upstream) Do(ctx context.Context, r *gateway.Request) (*gateway.Respons
 		return nil, err
 	}
 	defer u.leave()
+	if r.Watching != nil && u.transport.OpenAPI.None() {
+		return u.subscribe(ctx, r)
+	}
+	if r.Following != nil && u.era == wire.Stateless && u.transport.OpenAPI.None() {
+		u.follow(r)
+	}
 	if r.Era != u.era && u.transport.OpenAPI.None() {
 		return u.cross(ctx, r)
 	}
@@ -506,7 +521,9 @@ type Status struct {
 	Dropped     uint64    `json:"dropped"`  // messages that could not be read or delivered
 	LastError   string    `json:"last_error,omitempty"`
 	LastErrorAt time.Time `json:"last_error_at,omitzero"`
-	Stderr      []string  `json:"stderr,omitempty"` // last lines, oldest first
+	// PinsDue is when the upstream said that its tools are not those that are pinned.
+	PinsDue time.Time `json:"pins_due,omitzero"`
+	Stderr  []string  `json:"stderr,omitempty"` // last lines, oldest first
 }
 
 // Status tells how each upstream is doing that was reached, by id.
@@ -523,7 +540,7 @@ func (s *Stage) Status() []Status {
 		*st = Status{Upstream: u.id, Version: u.version, Retired: u.retired.Load(), InFlight: int(u.calls.Load())}
 		u.link.status(st)
 		u.mu.Lock()
-		st.LastError, st.LastErrorAt = u.lastErr, u.lastAt
+		st.LastError, st.LastErrorAt, st.PinsDue = u.lastErr, u.lastAt, u.pinsDue
 		u.mu.Unlock()
 	}
 	return states

@@ -86,6 +86,7 @@ type child struct {
 	process     *process
 	initialized []byte // the result of initialize
 	started     time.Time
+	level       told
 
 	ctx  context.Context // ends with the child
 	quit context.CancelFunc
@@ -144,7 +145,7 @@ func (l *stdioLink) child(ctx context.Context, s *gateway.Session) (*child, erro
 				fmt.Sprintf("call again in %d s", int(wait/time.Second)+1), false)
 		}
 		c = &child{
-			link: l, key: key, client: s, opened: make(chan struct{}), writing: make(chan struct{}, 1),
+			link: l, key: key, client: s, opened: make(chan struct{}), writing: make(chan struct{}, 1), level: newTold(),
 			deliver: make(chan []byte, maxNotes), asks: make(chan struct{}, maxAsks), pending: map[uint64]*pending{},
 		}
 		c.ctx, c.quit = context.WithCancel(l.stage.ctx)
@@ -174,6 +175,14 @@ func (l *stdioLink) greeting(ctx context.Context, s *gateway.Session) ([]byte, e
 		return nil, err
 	}
 	return c.initialized, nil
+}
+
+func (l *stdioLink) over(ctx context.Context, s *gateway.Session) (<-chan struct{}, error) {
+	c, err := l.child(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	return c.ctx.Done(), nil
 }
 
 // drop takes the child out of use: the next call starts another.
@@ -295,6 +304,9 @@ func (l *stdioLink) do(ctx context.Context, r *gateway.Request) (*gateway.Respon
 	c, err := l.child(ctx, r.Session)
 	if err != nil {
 		return nil, err
+	}
+	if l.era == wire.Sessions {
+		c.level.follow(ctx, l.upstream, r.Session, c.initialized, c.call)
 	}
 	return c.call(ctx, r)
 }
@@ -602,8 +614,19 @@ func (c *child) progress(m *wire.Message) {
 }
 
 // notify passes on a notification that names no call. Of a shared child nobody
-// can say whose it is.
+// can say whose it is, unless it names a subscription.
 func (c *child) notify(m *wire.Message) {
+	if !c.link.hear(c.client, m) {
+		return
+	}
+	if c.client == nil {
+		if id, err := memberOf(m.Meta.Of(m.Raw), wire.MetaSubscriptionID); err == nil {
+			if p := c.take(string(id), false); p != nil {
+				c.enqueue(p.notes, m.Raw)
+				return
+			}
+		}
+	}
 	if c.client == nil || c.client.Deliver == nil {
 		c.link.dropped.Add(1)
 		return

@@ -60,21 +60,21 @@ var Crossings = []Crossing{
 	{Stateless, false, MethodPromptsList, Carried, "as resources/list"},
 	{Stateless, false, MethodToolsList, Carried, "clients are answered from the pins; the gateway itself asks when a person pins"},
 	{Stateless, false, MethodServerDiscover, Answered, "from the pins; a session is opened with initialize when the first request needs it"},
-	{Stateless, false, MethodSubscriptionsListen, Answered, "only changes that the gateway itself knows of are acknowledged and told"},
+	{Stateless, false, MethodSubscriptionsListen, Answered, "each resource is a call of its own, which becomes resources/subscribe in a session that is kept; what is agreed to is acknowledged"},
 	{Stateless, false, NotificationCancelled, Carried, "the end of the client's connection becomes notifications/cancelled"},
 	{Stateless, false, MethodTasksGet, Barred, "tasks are not served"},
 	{Stateless, false, MethodTasksUpdate, Barred, "tasks are not served"},
 	{Stateless, false, MethodTasksCancel, Barred, "tasks are not served"},
 	{Stateless, true, MethodElicitationCreate, Carried, "a result that asks for input; the client's retry continues the same call of the upstream"},
 	{Stateless, true, MethodSamplingCreateMessage, Carried, "as elicitation/create"},
-	{Stateless, true, MethodRootsList, Barred, "no policy can permit it; the upstream gets an error"},
+	{Stateless, true, MethodRootsList, Barred, "roots are never given; the upstream gets an error, which is recorded if the client can be asked anything at all"},
 	{Stateless, true, MethodPing, Answered, "here"},
 	{Stateless, true, NotificationProgress, Carried, "under the progress token of the request that waits"},
 	{Stateless, true, NotificationMessage, Carried, "to the request that waits, if it asks for the level"},
-	{Stateless, true, NotificationToolsListChanged, Dropped, "tools are those that are pinned"},
-	{Stateless, true, NotificationResourcesListChanged, Dropped, "lists are good for 30 seconds, as their ttlMs says"},
-	{Stateless, true, NotificationPromptsListChanged, Dropped, "as for resources"},
-	{Stateless, true, NotificationResourcesUpdated, Dropped, "nothing can be subscribed to"},
+	{Stateless, true, NotificationToolsListChanged, Dropped, "tools are those that are pinned; it is logged that the upstream has others"},
+	{Stateless, true, NotificationResourcesListChanged, Answered, "the list is read again; a client that listens is told if what it may see has changed"},
+	{Stateless, true, NotificationPromptsListChanged, Answered, "as for resources"},
+	{Stateless, true, NotificationResourcesUpdated, Answered, "who listens for it and may read it now is told its address and nothing else"},
 	{Stateless, true, NotificationElicitationComplete, Dropped, "the new era has no such notification: the client asks by its retry"},
 	{Stateless, true, NotificationTasksStatus, Dropped, "tasks are not served"},
 	{Stateless, true, NotificationCancelled, Dropped, "a question that was put stays until it is answered or its time is over"},
@@ -92,8 +92,8 @@ var Crossings = []Crossing{
 	{Sessions, false, MethodPing, Answered, "here"},
 	{Sessions, false, MethodLoggingSetLevel, Answered, "the level is kept and goes with every later request"},
 	{Sessions, false, NotificationCancelled, Carried, "over HTTP the connection of the request ends; over stdio it is sent"},
-	{Sessions, false, MethodResourcesSubscribe, Barred, "the upstream would have to be listened to with subscriptions/listen, which is not done"},
-	{Sessions, false, MethodResourcesUnsubscribe, Barred, "as resources/subscribe"},
+	{Sessions, false, MethodResourcesSubscribe, Answered, "once the upstream has acknowledged a subscriptions/listen, which is shared by all who want the same"},
+	{Sessions, false, MethodResourcesUnsubscribe, Answered, "the stream to the upstream ends with the last who wants it"},
 	{Sessions, false, NotificationRootsListChanged, Dropped, "roots are never given"},
 	{Sessions, false, MethodTasksGet, Barred, "tasks are not served"},
 	{Sessions, false, MethodTasksResult, Barred, "tasks are not served"},
@@ -101,14 +101,14 @@ var Crossings = []Crossing{
 	{Sessions, false, MethodTasksCancel, Barred, "tasks are not served"},
 	{Sessions, true, MethodElicitationCreate, Carried, "what a result asks for is asked of the client, and the request is made again with the answers"},
 	{Sessions, true, MethodSamplingCreateMessage, Carried, "as elicitation/create"},
-	{Sessions, true, MethodRootsList, Barred, "no policy can permit it; the call is refused"},
+	{Sessions, true, MethodRootsList, Barred, "roots are never given; the call is refused"},
 	{Sessions, true, NotificationProgress, Carried, "as it is"},
 	{Sessions, true, NotificationMessage, Carried, "over HTTP; over stdio nobody can say whose it is, and it is dropped"},
-	{Sessions, true, NotificationSubscriptionsAcknowledged, Dropped, "nothing is subscribed to"},
-	{Sessions, true, NotificationToolsListChanged, Dropped, "tools are those that are pinned"},
-	{Sessions, true, NotificationResourcesListChanged, Dropped, "lists are kept for 30 seconds"},
-	{Sessions, true, NotificationPromptsListChanged, Dropped, "as for resources"},
-	{Sessions, true, NotificationResourcesUpdated, Dropped, "nothing can be subscribed to"},
+	{Sessions, true, NotificationSubscriptionsAcknowledged, Answered, "it becomes the result of resources/subscribe, or a refusal if the resource is not in it"},
+	{Sessions, true, NotificationToolsListChanged, Dropped, "tools are those that are pinned; it is logged that the upstream has others"},
+	{Sessions, true, NotificationResourcesListChanged, Answered, "the list is read again; a client that has listed is told if what it may see has changed"},
+	{Sessions, true, NotificationPromptsListChanged, Answered, "as for resources"},
+	{Sessions, true, NotificationResourcesUpdated, Answered, "who has subscribed to it and may read it now is told its address and nothing else"},
 	{Sessions, true, NotificationTasksStatus, Dropped, "tasks are not served"},
 }
 
@@ -528,6 +528,30 @@ func Retry(m *Message) (answers []Input, state string, ok bool, err error) {
 		})
 	}
 	return answers, state, hasState || hasAnswers, err
+}
+
+// Acknowledges reports whether a notification says that the server tells when the
+// resource changes, or, where uri is empty, any list
+// ([NotificationSubscriptionsAcknowledged]).
+func Acknowledges(m *Message, uri string) bool {
+	agreed, ok, err := Field(m.Params.Of(m.Raw), "notifications")
+	if err != nil || !ok {
+		return false
+	}
+	if uri == "" {
+		for _, name := range []string{"toolsListChanged", "promptsListChanged", "resourcesListChanged"} {
+			if value, ok, err := Field(agreed, name); err == nil && ok && string(value) == "true" {
+				return true
+			}
+		}
+		return false
+	}
+	uris, ok, err := Field(agreed, "resourceSubscriptions")
+	if err != nil || !ok {
+		return false
+	}
+	all, err := Strings(uris)
+	return err == nil && slices.Contains(all, uri)
 }
 
 // CanBeAsked reports whether a client with these capabilities, an object, answers

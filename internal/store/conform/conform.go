@@ -254,6 +254,7 @@ func (r *rig) verified() *audit.Report {
 	if r.Size() == 0 { // nothing is signed
 		return new(audit.Report)
 	}
+	r.must(r.Checkpoint()) // whoever closed it may not have been the one that signs
 	report, err := audit.VerifySource(context.Background(), r.Engine, audit.VerifyOptions{Keys: []string{r.vkey}, Beside: r.Check})
 	r.must(err)
 	if !report.OK || report.Size != r.Size() || report.Records != r.Size() {

@@ -44,7 +44,18 @@ type text struct {
 // newServer has a tool for each thing a server can do during a call. cancelled,
 // if not nil, is told of calls that were.
 func newServer(cancelled chan<- string) *mcp.Server {
-	s := mcp.NewServer(&mcp.Implementation{Name: "sdk", Version: "1"}, &mcp.ServerOptions{Instructions: "be kind"})
+	s := mcp.NewServer(&mcp.Implementation{Name: "sdk", Version: "1"}, &mcp.ServerOptions{
+		Instructions:       "be kind",
+		SubscribeHandler:   func(context.Context, *mcp.SubscribeRequest) error { return nil },
+		UnsubscribeHandler: func(context.Context, *mcp.UnsubscribeRequest) error { return nil },
+	})
+	s.AddResource(&mcp.Resource{URI: "memo:one", Name: "one"}, func(context.Context, *mcp.ReadResourceRequest) (*mcp.ReadResourceResult, error) {
+		return &mcp.ReadResourceResult{Contents: []*mcp.ResourceContents{{URI: "memo:one", Text: "1"}}}, nil
+	})
+	mcp.AddTool(s, &mcp.Tool{Name: "touch"},
+		func(ctx context.Context, _ *mcp.CallToolRequest, in text) (*mcp.CallToolResult, any, error) {
+			return nil, nil, s.ResourceUpdated(ctx, &mcp.ResourceUpdatedNotificationParams{URI: in.Text})
+		})
 	mcp.AddTool(s, &mcp.Tool{Name: "echo", Description: "says <it> & again"},
 		func(_ context.Context, _ *mcp.CallToolRequest, in text) (*mcp.CallToolResult, text, error) {
 			return nil, in, nil
@@ -252,7 +263,7 @@ func TestCalls(t *testing.T) {
 			m := do(t, b, c.request(t, s, "8", wire.MethodToolsList, ""))
 			return m.Result.Of(m.Raw)
 		}(), "tools")
-		if err != nil || len(items) != 6 {
+		if err != nil || len(items) != 7 {
 			t.Errorf("%d tools, %v", len(items), err)
 		}
 		if st := stage.Status()[0]; st.Dropped != 0 || st.Restarts != 0 || st.LastError != "" {
@@ -367,7 +378,7 @@ func TestProbe(t *testing.T) {
 		if got.Version != want || got.Server.Instructions != "be kind" || !bytes.Contains(got.Server.ServerInfo, []byte(`"sdk"`)) {
 			t.Errorf("got %s %+v", got.Version, got.Server)
 		}
-		if len(got.Tools) != 6 {
+		if len(got.Tools) != 7 {
 			t.Errorf("%d tools", len(got.Tools))
 		}
 	})
@@ -426,4 +437,46 @@ func TestSessionsAreEnded(t *testing.T) {
 		}
 		do(t, b, c.call(t, s, "2", "echo", "x"))
 	})
+}
+
+// TestWatch: news of a resource reach who asked for it, in either era and over either
+// transport, until it is ended.
+func TestWatch(t *testing.T) {
+	for _, c := range counterparts(t) {
+		t.Run(c.name, func(t *testing.T) {
+			b := c.backend(t, newStage(t))
+			s := c.session("watching")
+			if s != nil {
+				s.Deliver = func([]byte) {}
+			}
+			news := make(chan string, 100)
+			method, params := wire.MethodSubscriptionsListen, `"notifications":{"resourceSubscriptions":["memo:one"]}`
+			if s != nil {
+				method, params = wire.MethodResourcesSubscribe, `"uri":"memo:one"`
+			}
+			r := c.request(t, s, "1", method, params)
+			r.Message.Name = "memo:one"
+			r.Watching = &gateway.Watching{Updated: func(uri string) { news <- uri }, May: func(context.Context) bool { return true }, Lost: func() { t.Error("lost") }}
+			res, err := b.Do(within(t), r)
+			if err != nil || res.Watch == nil || res.Message.Kind != wire.Result {
+				t.Fatalf("%+v, %v", res, err)
+			}
+			ctx := within(t)
+			for heard := false; !heard; { // a stream beside the calls may not be open yet
+				do(t, b, c.call(t, s, "2", "touch", "memo:other"))
+				do(t, b, c.call(t, s, "3", "touch", "memo:one"))
+				select {
+				case uri := <-news:
+					if heard = true; uri != "memo:one" {
+						t.Errorf("told of %q", uri)
+					}
+				case <-time.After(10 * time.Millisecond):
+				case <-ctx.Done():
+					t.Fatal("nothing is told")
+				}
+			}
+			res.Watch.End()
+			res.Watch.End()
+		})
+	}
 }
