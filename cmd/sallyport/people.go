@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -90,6 +91,21 @@ func statusCommand() *cobra.Command {
 					}
 					p.table(t)
 					p.note("Find out what each did, and say it: sallyport settle CALL --as happened --reason \"...\"")
+				}
+				if len(s.Servers) > 0 {
+					p.heading("Servers")
+					t := columns("SERVER", "ADDRESS", "SINCE", "HEARD OF", "")
+					for _, r := range s.Servers {
+						note := ""
+						if r.Leads {
+							note = "leads"
+						}
+						if r.Self {
+							note = strings.TrimPrefix(note+", answers here", ", ")
+						}
+						t.row(strconv.FormatInt(r.Start, 10), cmp.Or(r.Address, "-"), when(r.Began), when(r.Beat), note)
+					}
+					p.table(t)
 				}
 				p.b.WriteByte('\n')
 				p.line("%s in the log.", app.Count(int(s.Records), "record"))
@@ -250,6 +266,13 @@ func haltCommand() *cobra.Command {
 				if !s.Confirmed.IsZero() {
 					confirmed = "after " + took(s.ConfirmedMicros)
 				}
+				others := ""
+				if e := s.Elsewhere; e != nil {
+					others = fmt.Sprintf("%s confirmed it too", app.Count(e.Replicas-len(e.Silent), "other server"))
+					if len(e.Silent) > 0 {
+						others += "; silent, and out of time: " + strings.Join(e.Silent, ", ")
+					}
+				}
 				recorded := "yes"
 				if !s.Recorded {
 					recorded = "not yet: it works, and is recorded when the store is back"
@@ -258,7 +281,7 @@ func haltCommand() *cobra.Command {
 				if n := len(s.InFlight); n > 0 {
 					inFlight = fmt.Sprintf("%d cancelled; what they did is unknown", n)
 				}
-				p.fields(append(haltFields(&s.Halt), "confirmed", confirmed, "in flight", inFlight,
+				p.fields(append(haltFields(&s.Halt), "confirmed", confirmed, "elsewhere", others, "in flight", inFlight,
 					"unsent", fmt.Sprintf("%d stopped before they were sent", s.Unsent), "recorded", recorded, "problem", s.Problem)...)
 				for _, call := range s.InFlight {
 					p.line("  %s", call)

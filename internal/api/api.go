@@ -64,6 +64,8 @@ type Past interface {
 	Decided(ctx context.Context) (*control.Decided, error)
 	Unknowns(ctx context.Context) ([]control.Unknown, error)
 	Size() int64
+	// Replicas are the servers that share the store, none if it belongs to one.
+	Replicas(ctx context.Context) ([]control.Replica, error)
 	// Run refuses (code no_run) a run that does not exist.
 	Run(ctx context.Context, id sallyport.RunID) (*sallyport.Run, error)
 	ListRuns(ctx context.Context, f control.RunFilter, below sallyport.RunID, limit int) ([]sallyport.Run, error)

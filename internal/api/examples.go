@@ -38,13 +38,15 @@ var examples = func() map[string]any {
 		"status": Status{
 			Pointers: []control.Pointer{pointer}, Halts: []HaltListed{{Halt: halt}}, Unknown: []control.Unknown{unknown},
 			Latest: map[sallyport.AgentID]sallyport.ReleaseID{"support": release}, Records: 4713,
+			Servers: []control.Replica{{Start: 3, Address: "http://10.0.0.3:8484", Began: at, Beat: at, Self: true, Leads: true}},
 		},
 		"diff": Diff{Digest: release, Changes: []config.Change{{
 			Stage: sallyport.Staging, Where: "staging, upstream crm", What: "deadline", From: "10s", To: "30s", Direction: config.Loosens, Why: "calls may take longer",
 		}}},
-		"apply":        control.Applied{Digest: release, Releases: map[sallyport.AgentID]sallyport.ReleaseID{"support": release}, New: []sallyport.ReleaseID{release}, Stages: []sallyport.Stage{sallyport.Staging}},
-		"promote":      control.Promotion{Agent: "support", Stage: sallyport.Sandbox, To: release},
-		"halt":         control.Stopped{Halt: halt, Applied: at.Add(40 * time.Microsecond), Confirmed: at.Add(900 * time.Microsecond), ConfirmedMicros: 900, InFlight: []sallyport.CallID{call}, Unsent: 2, Recorded: true},
+		"apply":   control.Applied{Digest: release, Releases: map[sallyport.AgentID]sallyport.ReleaseID{"support": release}, New: []sallyport.ReleaseID{release}, Stages: []sallyport.Stage{sallyport.Staging}},
+		"promote": control.Promotion{Agent: "support", Stage: sallyport.Sandbox, To: release},
+		"halt": control.Stopped{Halt: halt, Applied: at.Add(40 * time.Microsecond), Confirmed: at.Add(900 * time.Microsecond), ConfirmedMicros: 900, InFlight: []sallyport.CallID{call}, Unsent: 2, Recorded: true,
+			Elsewhere: &control.Elsewhere{At: at.Add(9 * time.Millisecond), Replicas: 2}},
 		"resume":       Done{},
 		"settle":       Done{},
 		"revokeKey":    Done{},

@@ -91,7 +91,11 @@ func (c *server) routes() []route {
 				return nil, err
 			}
 			unknowns, err := c.Past.Unknowns(in)
-			return &Status{Pointers: list(decided.Pointers), Halts: c.halts(in, decided), Unknown: list(unknowns), Latest: decided.Latest, Records: c.Past.Size()}, err
+			if err != nil {
+				return nil, err
+			}
+			servers, err := c.Past.Replicas(in)
+			return &Status{Servers: servers, Pointers: list(decided.Pointers), Halts: c.halts(in, decided), Unknown: list(unknowns), Latest: decided.Latest, Records: c.Past.Size()}, err
 		}),
 		on(route{method: "GET", path: "/v1/diff", id: "diff", caller: persons,
 			summary: "What apply would change, and whether it tightens or loosens", refusals: []sallyport.Code{sallyport.BadConfig},
@@ -267,6 +271,8 @@ type (
 		Unknown  []control.Unknown                         `json:"unknown"`
 		Latest   map[sallyport.AgentID]sallyport.ReleaseID `json:"latest"`
 		Records  int64                                     `json:"records"`
+		// Servers share the store; absent if it belongs to one.
+		Servers []control.Replica `json:"servers,omitempty"`
 	}
 	// HaltListed is a halt that is in force.
 	HaltListed struct {

@@ -298,7 +298,7 @@ func (d *doctor) postgres(ctx context.Context) {
 	}
 	for _, r := range c.Replicas {
 		d.running = true
-		d.say(Fine, "store", "", "server %d has it open since %s, heard of at %s", r.Start, r.Began.Format(time.DateTime), r.Beat.Format(time.TimeOnly))
+		d.say(Fine, "store", "", "server %d has had it open since %s, heard of at %s", r.Start, r.Began.Format(time.DateTime), r.Beat.Format(time.TimeOnly))
 	}
 	if len(c.Replicas) == 0 {
 		d.say(Fine, "store", "", "no program has it open")

@@ -76,6 +76,16 @@ type Elsewhere struct {
 	InFlight []sallyport.CallID `json:"-"` // that they had sent
 }
 
+// Replica is one of those that share a store.
+type Replica struct {
+	Start   int64     `json:"start"` // its number
+	Address string    `json:"address,omitempty"`
+	Began   time.Time `json:"began"`
+	Beat    time.Time `json:"beat"` // when it was heard of last
+	Self    bool      `json:"self,omitempty"`
+	Leads   bool      `json:"leads,omitempty"` // gives records their places
+}
+
 // Spare keeps halts outside the book.
 type Spare interface {
 	// Change replaces what is kept by what f makes of it, as one step also against

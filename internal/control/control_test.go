@@ -246,7 +246,9 @@ func (o *office) Commit(_ context.Context, r *audit.Record, changes ...control.C
 }
 
 // Confirm is that of an office that shares nothing.
-func (o *office) Confirm(context.Context) (*control.Elsewhere, error) { return &control.Elsewhere{}, nil }
+func (o *office) Confirm(context.Context) (*control.Elsewhere, error) {
+	return &control.Elsewhere{}, nil
+}
 
 func (o *office) Halt(_ context.Context, h sallyport.Halt) control.Stopped {
 	o.mu.Lock()

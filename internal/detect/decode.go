@@ -4,6 +4,8 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // maxWrapped is how many bytes of a wrapped run are unwrapped.
@@ -13,12 +15,13 @@ const maxWrapped = 64 << 10
 // hexadecimal digits around a text.
 func (p *pass) wrapped(start, end int) int {
 	text := p.text
-	for start > p.floor && std64[text[start-1]] && text[start-1] != '=' {
+	for start > max(p.floor, p.unwrapped) && std64[text[start-1]] && text[start-1] != '=' {
 		start--
 	}
 	for end < len(text) && (url64[text[end]] || text[end] == '+' || text[end] == '/') {
 		end++
 	}
+	p.unwrapped = end
 	run := text[start:end]
 	if start < p.floor || len(run) < 16 {
 		return 0
@@ -53,12 +56,13 @@ func (p *pass) percent(i int) int {
 		return 0
 	}
 	start, end := i, i+3
-	for start > p.floor && urlPart(text[start-1]) {
+	for start > max(p.floor, p.decoded) && urlPart(text[start-1]) {
 		start--
 	}
 	for end < len(text) && urlPart(text[end]) && end-start < maxWrapped {
 		end++
 	}
+	p.decoded = end
 	inner, ok := unwrap(p.buf[:0], Percent, text[start:end])
 	p.buf = inner
 	// Findings in the run as it stands are given up for those in what it means.
@@ -126,6 +130,10 @@ func unwrap(dst []byte, how Encoding, text []byte) ([]byte, bool) {
 			dst = append(dst, text[i])
 		}
 		return dst, true
+	case JSON:
+		quoted := append(append([]byte{'"'}, text...), '"')
+		out, err := jsontext.AppendUnquote(dst, quoted)
+		return out, err == nil
 	default:
 		return dst, false
 	}
@@ -213,6 +221,12 @@ func Wrap(how Encoding, text, like []byte) []byte {
 			out = append(out, '%', digits[c>>4], digits[c&15])
 		}
 		return out
+	case JSON:
+		quoted, err := jsontext.AppendQuote(nil, text)
+		if err != nil {
+			return nil // not UTF-8, which nothing unwrapped from JSON is
+		}
+		return quoted[1 : len(quoted)-1]
 	default:
 		return text
 	}

@@ -39,15 +39,18 @@ const reach = 24
 
 // pass is one going over one text.
 type pass struct {
-	text   []byte
-	dst    []Finding
-	first  int // where in dst this text's findings begin
-	floor  int // the end of the last finding: nothing begins before it
-	key    Key // of what the text stands under
-	said   Key // of the last telling word
-	until  int // how far that word reaches
-	barren int // up to here values of secrets were looked for, and there were none
-	depth  int // how many times wrapped values are still unwrapped
+	text      []byte
+	dst       []Finding
+	first     int // where in dst this text's findings begin
+	floor     int // the end of the last finding: nothing begins before it
+	key       Key // of what the text stands under
+	said      Key // of the last telling word
+	until     int // how far that word reaches
+	noToken   int // up to here there is no JSON Web Token
+	unwrapped int // up to here long words were looked into
+	decoded   int // up to here runs with percent signs were
+	barren    int // up to here values of secrets were looked for, and there were none
+	depth     int // how many times wrapped values are still unwrapped
 
 	num     window
 	compact [64]byte
@@ -58,7 +61,8 @@ type pass struct {
 // scan appends the findings in text to dst.
 func (p *pass) scan(dst []Finding, text []byte, key Key, depth int) []Finding {
 	p.text, p.dst, p.first, p.floor = text, dst, len(dst), 0
-	p.key, p.said, p.until, p.barren, p.depth = key, 0, 0, 0, depth
+	p.key, p.said, p.until, p.depth = key, 0, 0, depth
+	p.barren, p.unwrapped, p.decoded, p.noToken = 0, 0, 0, 0
 	if key&(bit(ident.Name, ident.Address, ident.Secret, ident.BirthDate)) != 0 && p.whole() {
 		dst = p.dst
 		p.text, p.dst = nil, nil

@@ -77,18 +77,20 @@ func (p *pass) token(start int) int {
 		return 0
 	}
 	rest := text[start:]
-	if rest[0] == 'e' && rest[1] == 'y' && rest[2] == 'J' {
-		if n := webToken(rest); n > 0 {
+	if rest[0] == 'e' && rest[1] == 'y' && rest[2] == 'J' && start >= p.noToken {
+		n, ok := webToken(rest)
+		if ok {
 			p.found(ident.Secret, start, start+n, Certain)
 			return start + n
 		}
+		p.noToken = start + n
 	}
 	for _, f := range byFirst[rest[0]] {
 		if len(rest) < len(f.prefix)+f.min || string(rest[:len(f.prefix)]) != f.prefix {
 			continue
 		}
 		end := len(f.prefix)
-		for end < len(rest) && f.alphabet[rest[end]] {
+		for end < len(rest) && end <= len(f.prefix)+f.max && f.alphabet[rest[end]] {
 			end++
 		}
 		for rest[end-1] == '.' || rest[end-1] == '-' && f.alphabet == dotted {
@@ -118,9 +120,10 @@ func varied(b []byte, n int) bool {
 	return false
 }
 
-// webToken returns the length of a JSON Web Signature or Encryption in its compact
-// form (RFC 7515, 7516): three or five parts of base64url.
-func webToken(b []byte) int {
+// webToken returns how far what looks like a JSON Web Signature or Encryption in its
+// compact form goes (RFC 7515, 7516: three or five parts of base64url), and whether it is
+// one.
+func webToken(b []byte) (int, bool) {
 	parts, size, i := 1, 0, 0
 	for ; i < len(b); i++ {
 		if b[i] == '.' {
@@ -137,12 +140,12 @@ func webToken(b []byte) int {
 		size++
 	}
 	if parts < 3 || i < 36 {
-		return 0
+		return i, false
 	}
-	if b[i-1] == '.' {
+	for b[i-1] == '.' {
 		i--
 	}
-	return i
+	return i, true
 }
 
 // pem looks at the hyphens at i: a private key in the form of RFC 7468 is found whole.

@@ -360,6 +360,34 @@ func TestNoGarbage(t *testing.T) {
 	}
 }
 
+// TestHostileTexts goes through texts made to be looked at again and again. Where a
+// part of the pass is quadratic, this does not come to an end.
+func TestHostileTexts(t *testing.T) {
+	s := detect.New()
+	for _, unit := range []string{
+		"token=", "password=$", "a@", "@", "%40", "%40a/", "::1:", "+1 ", "(1) ", "1 ", "1.2.3.4.", "AB12 ", "eyJ-", "eyJa.", "-----BEGIN ",
+		"aaaaaaaaaaaaaaaa/", "aaaaaaaaaaaaaaaaaaaaaaaa-", "0a", `{"a":`, `[{`, `password: "`, "a:b@", "sk-", "1-1-", "x://u:", "password ", "DE89 3704 0044 ", "ya29.", "(1(1",
+	} {
+		text := []byte(strings.Repeat(unit, (1<<19)/len(unit)))
+		checkFindings(t, s.ScanText(nil, text, 0), text)
+	}
+}
+
+func TestWrap(t *testing.T) {
+	for _, c := range []struct {
+		how detect.Encoding
+		run string
+	}{
+		{detect.Plain, "a@b.de"}, {detect.Base64, "YUBiLmRlYQ=="}, {detect.Base64, "YUBiLmRlYQ"}, {detect.Base64, "_-7_YUBi"}, {detect.Hex, "6140622E6465"},
+		{detect.Hex, "614062"}, {detect.Percent, "a%40b.de"}, {detect.JSON, `\"a\n`},
+	} {
+		text, ok := detect.Unwrap(c.how, []byte(c.run))
+		if got := string(detect.Wrap(c.how, text, []byte(c.run))); !ok || got != c.run {
+			t.Errorf("%q unwrapped is %q, and wrapped again %q", c.run, text, got)
+		}
+	}
+}
+
 func TestManyAtOnce(t *testing.T) {
 	s, doc := detect.New(), people.New(1).Record().Doc
 	want := len(findings(t, s, doc))

@@ -161,6 +161,9 @@ func TestSubscriptionEnds(t *testing.T) {
 		},
 		"halt": func(k *kiosk, _ *Session) {
 			k.Halt(k.t.Context(), sallyport.Halt{Scope: sallyport.HaltUpstream, Subject: "crm", Reason: "x"})
+			if n := len(k.subs.all); n != 0 {
+				k.t.Errorf("%d go on after the halt is confirmed", n)
+			}
 		},
 		"another release": func(k *kiosk, _ *Session) {
 			state := k.decided(2)

@@ -130,7 +130,7 @@ func (t *transaction) changeOne(c control.Change) error {
 	case control.PutLink:
 		return t.exec(`INSERT INTO links (hash, person, expires, used) VALUES ($1, $2, $3, 0)`, c.Link.Hash[:], string(c.Link.Person), micros(c.Link.Expires))
 	case control.UseLink:
-		gone := sallyport.Refuse(sallyport.Unauthenticated, "the sign-in link has been used or has expired", "ask for a new one: sallyport login --link on the server's machine")
+		gone := sallyport.Refuse(sallyport.Unauthenticated, "the sign-in link has been used or has expired", "ask an admin for a new one; the server prints one when it starts")
 		return t.affect(gone, `UPDATE links SET used = $1 WHERE hash = $2 AND used = 0 AND expires > $1`, micros(c.At), c.Hash[:])
 	case control.PutKey:
 		k := c.Key

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"sallyport"
+	"sallyport/internal/control"
 )
 
 // Condition is the state of a store's files, as doctor looks at it.
@@ -82,7 +83,7 @@ type DatabaseCondition struct {
 	Server
 	// Refusal is why no store can be kept there, nil if one can.
 	Refusal  *sallyport.Refusal
-	Replicas []Replica // at work
+	Replicas []control.Replica // at work
 	// Schema is the version of the tables, zero if there are none; Newest is the one
 	// that this program brings them to.
 	Schema, Newest int64

@@ -245,19 +245,9 @@ func (e *postgres) stand(ctx context.Context, conn *sql.Conn) error {
 	return ctx.Err()
 }
 
-// Replica is one of those that share a store.
-type Replica struct {
-	Start   int64     `json:"start"` // its number
-	Address string    `json:"address,omitempty"`
-	Began   time.Time `json:"began"`
-	Beat    time.Time `json:"beat"` // when it was heard of last
-	Self    bool      `json:"self,omitempty"`
-	Leads   bool      `json:"leads,omitempty"` // gives records their places
-}
-
 // Replicas are those at work, by number; none where one program has the store to
 // itself.
-func (s *Store) Replicas(ctx context.Context) ([]Replica, error) {
+func (s *Store) Replicas(ctx context.Context) ([]control.Replica, error) {
 	e, ok := s.db.(*postgres)
 	if !ok {
 		return nil, nil
@@ -265,9 +255,9 @@ func (s *Store) Replicas(ctx context.Context) ([]Replica, error) {
 	return replicas(ctx, s.readers, e.start.Load())
 }
 
-func replicas(ctx context.Context, q querier, self int64) (out []Replica, err error) {
+func replicas(ctx context.Context, q querier, self int64) (out []control.Replica, err error) {
 	err = each(ctx, q, `SELECT start, address, began, beat, boot = (SELECT split_part(leader, ' ', 1) FROM sequence) FROM replicas WHERE ended = 0 AND NOT done ORDER BY start`, func(scan func(...any) error) error {
-		var r Replica
+		var r control.Replica
 		var began, beat int64
 		err := scan(&r.Start, &r.Address, &began, &beat, &r.Leads)
 		r.Began, r.Beat, r.Self = fromMicros(began), fromMicros(beat), r.Start == self
