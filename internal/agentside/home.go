@@ -1,6 +1,9 @@
 package agentside
 
 import (
+	"bytes"
+	"encoding/json"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -28,16 +31,44 @@ func (h *Handler) homed(id string) string {
 	return strconv.FormatInt(h.Replicas.Self(), 10) + "." + id
 }
 
+// homeOf is the other replica where an id or a requestState was made, zero if it was
+// made here or does not say so.
+func (h *Handler) homeOf(id string) int64 {
+	at, _, ok := strings.Cut(id, ".")
+	if !ok || h.Replicas == nil || len(at) > 19 {
+		return 0
+	}
+	home, err := strconv.ParseInt(at, 10, 64)
+	if err != nil || home <= 0 || home == h.Replicas.Self() {
+		return 0
+	}
+	return home
+}
+
+// passedBack passes a request that answers a question, in the stateless era, on to the
+// replica that holds the call it was asked in. An upstream's own requestState that looks
+// like one of ours goes the same way, and is answered there as here.
+func (p *post) passedBack() bool {
+	raw, ok, err := wire.Field(p.m.Params.Of(p.m.Raw), "requestState")
+	var state string
+	if err != nil || !ok || json.Unmarshal(raw, &state) != nil {
+		return false
+	}
+	home := p.h.homeOf(state)
+	if home == 0 {
+		return false
+	}
+	r := p.r.Clone(p.r.Context())
+	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(p.m.Raw)), int64(len(p.m.Raw))
+	return p.h.Replicas.Pass(p.w, r, home)
+}
+
 // passedOn passes a request of a session of another replica on to that. A session that
 // is here is served here, though the replica may have another number by now.
 func (h *Handler) passedOn(w http.ResponseWriter, r *http.Request) bool {
 	id := first(r.Header, wire.HeaderSessionID)
-	if id == "" || h.Replicas == nil {
-		return false
-	}
-	at, _, _ := strings.Cut(id, ".")
-	home, err := strconv.ParseInt(at, 10, 64)
-	if err != nil || home <= 0 || home == h.Replicas.Self() {
+	home := h.homeOf(id)
+	if home == 0 {
 		return false
 	}
 	h.mu.RLock()

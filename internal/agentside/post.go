@@ -215,6 +215,9 @@ func (p *post) serveStateless() {
 		p.failWith(http.StatusBadRequest, err)
 		return
 	}
+	if p.m.Kind == wire.Request && p.m.Params.Present() && p.passedBack() {
+		return
+	}
 	if p.m.Kind == wire.Notification {
 		// This version has none that a server expects over HTTP: closing the
 		// stream is what cancels.

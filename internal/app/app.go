@@ -117,7 +117,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	for _, stage := range []sallyport.Stage{sallyport.Staging, sallyport.Production} {
 		s := upstream.NewStage(upstream.Config{
 			Stage: stage, Secret: a.secretsOf(stage), Dir: o.Dir, Log: o.Log,
-			Client: upstream.Implementation{Name: "sallyport", Version: Version},
+			Client: upstream.Implementation{Name: "sallyport", Version: Version}, Home: a.Store.Start,
 		})
 		a.onStop(func() error {
 			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)

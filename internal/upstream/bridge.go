@@ -16,6 +16,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -823,7 +824,12 @@ func (b *bridge) sealed(h *heldCall, until time.Time) string {
 	plain = append(plain, h.digest...)
 	nonce := make([]byte, b.seal.NonceSize())
 	rand.Read(nonce)
-	return base64.RawURLEncoding.EncodeToString(b.seal.Seal(nonce, nonce, plain, bound(h.up, h.owner)))
+	state := base64.RawURLEncoding.EncodeToString(b.seal.Seal(nonce, nonce, plain, bound(h.up, h.owner)))
+	if home := h.up.stage.config.Home; home != nil && home() > 0 {
+		// Another replica that the client comes back to knows by this where the call is held.
+		state = strconv.FormatInt(home(), 10) + "." + state
+	}
+	return state
 }
 
 func bound(u *upstream, owner string) []byte {
@@ -839,6 +845,9 @@ func (b *bridge) unsealed(u *upstream, r *gateway.Request, state string, digest 
 	lost := func() *sallyport.Refusal {
 		return sallyport.Refuse(sallyport.OutcomeUnknown, "the call that this one continues is no longer held, so the answer cannot reach it; it may have taken effect",
 			"do not repeat a change: find out first whether it was made")
+	}
+	if _, after, ok := strings.Cut(state, "."); ok {
+		state = after
 	}
 	box, err := base64.RawURLEncoding.Strict().DecodeString(state)
 	if err != nil || len(box) < b.seal.NonceSize() {

@@ -59,6 +59,8 @@ type Config struct {
 	Dir    string
 	Log    *slog.Logger
 	Client Implementation
+	// Home is the number of this replica, zero if there are no others; nil says the same.
+	Home func() int64
 }
 
 // Stage implements [gateway.Backends] for one stage. Close it.
