@@ -21,6 +21,7 @@ const (
 	Denied              Code = "denied"
 	PolicyError         Code = "policy_error"
 	OverBudget          Code = "over_budget"
+	RateLimited         Code = "rate_limited"
 	TooBusy             Code = "too_busy"
 	ApprovalRequired    Code = "approval_required"
 	UpstreamUnavailable Code = "upstream_unavailable"

@@ -2,6 +2,7 @@ package sallyport
 
 import (
 	"encoding/json"
+	"strconv"
 	"time"
 )
 
@@ -168,12 +169,38 @@ type StageUpstream struct {
 	// keyed by the upstream's own tool names.
 	Binding  Binding            `json:"binding"`
 	Bindings map[string]Binding `json:"bindings,omitempty"`
+	// World answers what is simulated; nothing named, the tools' own schemas and
+	// examples do.
+	World WorldRef `json:"world,omitzero"`
 	// Deadline ends a call to this upstream; MaxResult is in bytes; MaxInFlight
 	// bounds the calls to it at one time. Zero means the default (30 s, 4 MiB, 64).
 	Deadline    time.Duration `json:"deadline,omitempty"`
 	MaxResult   int           `json:"max_result,omitempty"`
 	MaxInFlight int           `json:"max_in_flight,omitempty"`
+	// Rate bounds how often calls reach the upstream; nil is without bound.
+	Rate *Rate `json:"rate,omitempty"`
 }
+
+// Rate bounds how often something happens: Calls times at once after a while of
+// nothing, and Calls in every Per from then on, evenly. So in any stretch of time t
+// it happens at most Calls + Calls*t/Per times.
+type Rate struct {
+	Calls int           `json:"calls"`
+	Per   time.Duration `json:"per"`
+}
+
+// What a Rate may be.
+const (
+	MostRateCalls             = 1_000_000
+	LeastRatePer, MostRatePer = time.Second, 24 * time.Hour
+)
+
+// Valid reports whether the rate is one that can be kept. The zero value is not.
+func (r Rate) Valid() bool {
+	return r.Calls >= 1 && r.Calls <= MostRateCalls && r.Per >= LeastRatePer && r.Per <= MostRatePer
+}
+
+func (r Rate) String() string { return strconv.Itoa(r.Calls) + " in " + r.Per.String() }
 
 // BindingOf is how the upstream's tool of that name is answered.
 func (u *StageUpstream) BindingOf(tool string) Binding {

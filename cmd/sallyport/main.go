@@ -89,7 +89,7 @@ func newRoot() *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	add(groupBegin, upCommand(), initCommand(), importCommand(), loginCommand(), connectCommand(), bridgeCommand(), doctorCommand(), completionCommand(), versionCommand())
+	add(groupBegin, upCommand(), initCommand(), importCommand(), dataCommand(), loginCommand(), connectCommand(), bridgeCommand(), doctorCommand(), completionCommand(), versionCommand())
 	add(groupRelease, diffCommand(), applyCommand(), promoteCommand(), keysCommand(), upstreamCommand(), policyCommand(), schemaCommand())
 	add(groupStop, haltCommand(), resumeCommand(), settleCommand())
 	add(groupLook, statusCommand(), runsCommand(), callsCommand(), releaseCommand())

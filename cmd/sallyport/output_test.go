@@ -217,13 +217,13 @@ func TestLineDiff(t *testing.T) {
 }
 
 func TestBar(t *testing.T) {
-	if got, want := bar("verifying", 50, 200, 60), "verifying ██████░░░░░░░░░░░░░░░░░░  25%  50 of 200 records"; got != want {
+	if got, want := bar("verifying", "records", 50, 200, 60), "verifying ██████░░░░░░░░░░░░░░░░░░  25%  50 of 200 records"; got != want {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		total := rapid.Int64Range(0, 1<<40).Draw(t, "total")
 		done, width := rapid.Int64Range(0, 1<<40).Draw(t, "done"), rapid.IntRange(60, 200).Draw(t, "width")
-		if got := bar("exporting", done, total, width); cells(got) >= width {
+		if got := bar("exporting", "records", done, total, width); cells(got) >= width {
 			t.Fatalf("%q takes %d of %d columns", got, cells(got), width)
 		}
 	})

@@ -15,7 +15,8 @@ import (
 type progress struct {
 	out   io.Writer
 	what  string
-	width int // of the terminal, 0 if there is none
+	unit  string // of what there is to do
+	width int    // of the terminal, 0 if there is none
 	began time.Time
 	drawn time.Time
 	shown bool
@@ -29,7 +30,7 @@ const (
 
 func newProgress(c *cobra.Command, what string) *progress {
 	out := c.ErrOrStderr()
-	return &progress{out: out, what: what, width: terminalWidth(out), began: time.Now()}
+	return &progress{out: out, what: what, unit: "records", width: terminalWidth(out), began: time.Now()}
 }
 
 // set says how far the work is.
@@ -39,7 +40,7 @@ func (b *progress) set(done, total int64) {
 		return
 	}
 	b.drawn, b.shown = now, true
-	fmt.Fprint(b.out, "\r\x1b[K"+bar(b.what, done, total, b.width))
+	fmt.Fprint(b.out, "\r\x1b[K"+bar(b.what, b.unit, done, total, b.width))
 }
 
 // end takes the bar away.
@@ -51,11 +52,11 @@ func (b *progress) end() {
 }
 
 // bar is one line that says how far the work is.
-func bar(what string, done, total int64, width int) string {
+func bar(what, unit string, done, total int64, width int) string {
 	if total <= 0 || done > total {
-		return fmt.Sprintf("%s %d records", what, done)
+		return fmt.Sprintf("%s %d %s", what, done, unit)
 	}
-	count := fmt.Sprintf(" %3d%%  %d of %d records", done*100/total, done, total)
+	count := fmt.Sprintf(" %3d%%  %d of %d %s", done*100/total, done, total, unit)
 	room := min(width-len(what)-len(count)-3, 40)
 	if room < 8 {
 		return what + count

@@ -159,9 +159,10 @@ func TestRefusals(t *testing.T) {
 		}
 	}
 
-	// Every code but unauthenticated reaches a model as a result.
+	// Every code reaches a model as a result, but those that say what is wrong with the
+	// envelope: who asks, what the headers say, what the protocol asks for.
 	for _, code := range []sallyport.Code{sallyport.NoRun, sallyport.NoRelease, sallyport.UnknownTool, sallyport.Halted,
-		sallyport.NotFound, sallyport.BadRequest, sallyport.Internal500, sallyport.NotReady, sallyport.ApprovalRequired} {
+		sallyport.NotFound, sallyport.InvalidArguments, sallyport.Internal500, sallyport.NotReady, sallyport.ApprovalRequired} {
 		refusal = sallyport.Refuse(code, "because", "")
 		for _, r := range []*request{modern("tools/call", `"name":"echo",`), legacy(session, toolCall("1", "echo"))} {
 			res := do(h, r)
@@ -181,6 +182,13 @@ func TestRefusals(t *testing.T) {
 		}
 	}
 
+	refusal = sallyport.Refuse(sallyport.HeaderMismatch, "another region", "")
+	mismatched := do(h, modern("tools/call", `"name":"echo",`))
+	has(t, body(t, mismatched), `"id":7,"error":{"code":-32020,"message":"Refused (header_mismatch): another region","data":{"refusal":{"code":"header_mismatch"`)
+	if mismatched.StatusCode != 400 {
+		t.Errorf("status %d", mismatched.StatusCode)
+	}
+
 	// A gateway that says nothing at all is a fault.
 	f.onCall(func(context.Context, *gateway.Exchange) gateway.Reply { return gateway.Reply{} })
 	has(t, body(t, do(h, modern("tools/call", `"name":"echo",`))), `"isError":true`, `Refused (internal)`)
@@ -195,6 +203,7 @@ func TestRefusals(t *testing.T) {
 		{sallyport.NotFound, "-32002", "-32602", "resources/read", `"uri":"file:///a",`},
 		{sallyport.NotFound, "-32602", "-32602", "prompts/get", `"name":"p",`},
 		{sallyport.BadRequest, "-32602", "-32602", "prompts/get", `"name":"p",`},
+		{sallyport.BadRequest, "-32602", "-32602", "tools/call", `"name":"echo",`},
 		{sallyport.Internal500, "-32603", "-32603", "prompts/get", `"name":"p",`},
 	} {
 		refusal = sallyport.Refuse(tt.code, "because", "")

@@ -257,6 +257,7 @@ var meanings = map[sallyport.Code]struct {
 	sallyport.Denied:              {http.StatusForbidden, "Denied by policy"},
 	sallyport.PolicyError:         {http.StatusForbidden, "A policy could not be evaluated"},
 	sallyport.OverBudget:          {http.StatusTooManyRequests, "The run's budget is used up"},
+	sallyport.RateLimited:         {http.StatusTooManyRequests, "Too many calls in a stretch of time"},
 	sallyport.TooBusy:             {http.StatusTooManyRequests, "Too many calls at one time"},
 	sallyport.ApprovalRequired:    {http.StatusConflict, "A person has to approve it first"},
 	sallyport.UpstreamUnavailable: {http.StatusBadGateway, "The upstream cannot be reached"},

@@ -132,7 +132,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		InFlight: func() float64 { return float64(a.Gateway.InFlight()) },
 	})
 	a.Gateway = gateway.New(gateway.Config{
-		Identities: a.Auth, Runs: a.Store, Ledger: a.Store, Plans: a, World: sandbox.New(), Stages: stages,
+		Identities: a.Auth, Runs: a.Store, Ledger: a.Store, Plans: a, World: sandbox.New(sandbox.Config{Source: a.Store, Now: time.Now, Shared: a.Store.Replicated()}), Rates: a.Store, Stages: stages,
 		Now: time.Now, Log: o.Log, DispatchWithin: 5 * time.Second, Ready: a.ready,
 		Lease: a.Store.Lease, BestEffort: project.Server.BestEffort,
 		Observer: a.metrics,
@@ -155,7 +155,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if err != nil {
 		return nil, err
 	}
-	a.Store.Follow(a.follow)
+	a.Store.Follow(ctx, a.follow)
 	if err := a.Control.Recover(ctx); err != nil {
 		return nil, err
 	}
@@ -423,6 +423,11 @@ func (a *App) ready() *sallyport.Refusal {
 	if refusal := a.Store.Ready(); refusal != nil {
 		return refusal
 	}
+	if !a.Project.Server.BestEffort {
+		if refusal := a.Store.Lease(); refusal != nil {
+			return refusal
+		}
+	}
 	a.canary.Lock()
 	defer a.canary.Unlock()
 	return a.unready
@@ -520,7 +525,7 @@ func (a *App) Propose(ctx context.Context) (*control.Proposal, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &control.Proposal{Digest: p.Digest, Releases: p.Releases, Stages: p.Stages, Loosens: map[sallyport.Stage][]string{}}
+	out := &control.Proposal{Digest: p.Digest, Releases: p.Releases, Stages: p.Stages, Worlds: p.Worlds, Loosens: map[sallyport.Stage][]string{}}
 	for _, c := range changes {
 		// What is not known to tighten counts as loosening.
 		if c.Stage != 0 && c.Direction.Loosening() {

@@ -23,6 +23,7 @@ import (
 	"sallyport"
 	"sallyport/internal/config"
 	"sallyport/internal/testkit"
+	"sallyport/internal/testkit/pgserver"
 	"sallyport/internal/wire"
 )
 
@@ -49,6 +50,72 @@ func BenchmarkCall(b *testing.B) {
 				})
 			}
 		})
+	}
+}
+
+// BenchmarkBridge measures a governed read between clients and upstreams of both eras.
+func BenchmarkBridge(b *testing.B) {
+	for _, client := range []string{wire.Version20260728, wire.Version20251125} {
+		for _, era := range []string{wire.Version20260728, wire.Version20251125} {
+			b.Run(client+"-to-"+era, func(b *testing.B) {
+				u := testkit.NewFastUpstream(b)
+				a, token := benchApp(b, benchProject{upstreams: []benchUpstream{{"fast", u.URL, "read"}}, era: era})
+				c := newCaller(a.URL+"/mcp", token)
+				defer c.close()
+				if client == wire.Version20251125 {
+					c.begin(b)
+				}
+				benchCallsOf(b, u, c, 24)
+			})
+		}
+	}
+}
+
+// BenchmarkReplicas measures governed calls of 24 clients to one server on a file, and to
+// one and three that share a PostgreSQL server on this machine. Its own CPU time is not
+// counted.
+func BenchmarkReplicas(b *testing.B) {
+	s, err := pgserver.Start()
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { s.Close() })
+	for _, access := range []string{"read", "changing"} {
+		for _, replicas := range []int{0, 1, 3} {
+			name := fmt.Sprintf("%s/replicas=%d", access, replicas)
+			if replicas == 0 {
+				name = access + "/file"
+			}
+			b.Run(name, func(b *testing.B) {
+				u := testkit.NewFastUpstream(b)
+				p := benchProject{upstreams: []benchUpstream{{"fast", u.URL, access}}}
+				if replicas > 0 {
+					database, err := s.Fresh()
+					if err != nil {
+						b.Fatal(err)
+					}
+					p.postgres = s.URL(database)
+				}
+				a, token := benchApp(b, p)
+				endpoints := []string{a.URL + "/mcp"}
+				for range max(replicas, 1) - 1 {
+					other, err := New(b.Context(), Options{Dir: a.Dir, Listen: "127.0.0.1:0", Log: slog.New(slog.DiscardHandler)})
+					if err != nil {
+						b.Fatal(err)
+					}
+					b.Cleanup(func() {
+						if err := other.Close(); err != nil {
+							b.Error(err)
+						}
+					})
+					endpoints = append(endpoints, other.URL+"/mcp")
+				}
+				c := newCaller(endpoints[0], token)
+				c.others = endpoints
+				defer c.close()
+				benchCallsOf(b, u, c, 24)
+			})
+		}
 	}
 }
 
@@ -278,6 +345,8 @@ func (p *bufferPool) Put(b []byte) { p.pool.Put(&b) }
 type benchProject struct {
 	upstreams []benchUpstream
 	deadline  string // of a call; 5s if empty
+	era       string // of the upstreams; 2026-07-28 if empty
+	postgres  string // the URL of a database; empty for a file
 	tools     int    // of the first upstream, beside echo
 	policies  int    // about those tools, beside the one that permits all
 }
@@ -311,9 +380,17 @@ func benchApp(b *testing.B, p benchProject) (*App, string) {
 		if deadline == "" {
 			deadline = "5s"
 		}
-		files["upstreams/"+u.name+".yaml"] = fmt.Sprintf("upstream: %[1]s\npins: %[1]s.pins.json\nstages:\n  sandbox: {binding: simulate}\n  production:\n    url: %[2]s\n    era: \"2026-07-28\"\n    binding: live\n    deadline: %[3]s\ntools:\n%[4]s", u.name, u.url, deadline, declared)
+		era := p.era
+		if era == "" {
+			era = wire.Version20260728
+		}
+		files["upstreams/"+u.name+".yaml"] = fmt.Sprintf("upstream: %[1]s\npins: %[1]s.pins.json\nstages:\n  sandbox: {binding: simulate}\n  production:\n    url: %[2]s\n    era: %[5]q\n    binding: live\n    deadline: %[3]s\ntools:\n%[4]s", u.name, u.url, deadline, declared, era)
 		files["upstreams/"+u.name+".pins.json"] = fmt.Sprintf("{\"server\":{\"protocolVersion\":%q,\"capabilities\":%s,\"serverInfo\":%s,\"instructions\":\"Echo what you like.\"},\"tools\":[%s]}\n",
-			wire.Version20260728, testkit.Capabilities, testkit.ServerInfo, pinned)
+			era, testkit.Capabilities, testkit.ServerInfo, pinned)
+	}
+	if p.postgres != "" {
+		files["sallyport.yaml"] += "store: {postgres: \"file:secrets/store\"}\n"
+		files["secrets/store"] = p.postgres + "\n"
 	}
 	files["agents/bench.yaml"] = fmt.Sprintf("agent: bench\nowner: bench@example.com\ntier: medium\nupstreams: [%s]\ntools: {%s}\npolicies: [policies/all.cedar]\n", strings.Join(names, ", "), strings.Join(tools, ", "))
 	for name, text := range files {
@@ -388,42 +465,83 @@ type caller struct {
 	token     string
 	transport *http.Transport
 	client    http.Client
+	session   string   // of a client of 2025-11-25
+	others    []string // endpoints that take turns
+	next      atomic.Uint64
 }
 
 func newCaller(endpoint, token string) *caller {
 	t := &http.Transport{MaxIdleConnsPerHost: 256, DisableCompression: true}
-	return &caller{endpoint, token, t, http.Client{Transport: t}}
+	return &caller{endpoint: endpoint, token: token, transport: t, client: http.Client{Transport: t}}
 }
 
 func (c *caller) close() { c.transport.CloseIdleConnections() }
 
 // post sends one request; params is its parameters up to their _meta.
 func (c *caller) post(method, name, params string) ([]byte, error) {
+	n := c.next.Add(1)
+	if c.session != "" {
+		return c.postSession(n, method, params)
+	}
+	endpoint := c.endpoint
+	if len(c.others) > 0 {
+		endpoint = c.others[n%uint64(len(c.others))]
+	}
 	body := fmt.Appendf(nil, `{"jsonrpc":"2.0","id":"r-1","method":%q,"params":%s"_meta":{%q:%q,%q:{"name":"bench","version":"1"},%q:{}}}}`,
 		method, params, wire.MetaProtocolVersion, wire.Version20260728, wire.MetaClientInfo, wire.MetaClientCapabilities)
 	m, err := wire.Scan(body, wire.Limits{})
 	if err != nil {
 		return nil, err
 	}
-	req, err := http.NewRequest(http.MethodPost, c.endpoint, bytes.NewReader(body))
+	_, text, err := c.send(endpoint, body, func(h http.Header) { wire.SetHeaders(h, &m, wire.Version20260728) })
+	return text, err
+}
+
+func (c *caller) send(endpoint string, body []byte, headers func(http.Header)) (http.Header, []byte, error) {
+	req, err := http.NewRequest(http.MethodPost, endpoint, bytes.NewReader(body))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Accept", "application/json, text/event-stream")
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
-	wire.SetHeaders(req.Header, &m, wire.Version20260728)
+	headers(req.Header)
 	resp, err := c.client.Do(req)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != http.StatusOK {
+	if err == nil && resp.StatusCode/100 != 2 {
 		err = fmt.Errorf("%s: %s", resp.Status, text)
 	}
+	return resp.Header, text, err
+}
+
+// begin opens a session, which all that the caller sends from then on is part of.
+func (c *caller) begin(b *testing.B) {
+	b.Helper()
+	body := fmt.Appendf(nil, `{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":%q,"capabilities":{},"clientInfo":{"name":"bench","version":"1"}}}`, wire.Version20251125)
+	header, _, err := c.send(c.endpoint, body, func(http.Header) {})
+	if err != nil {
+		b.Fatal(err)
+	}
+	c.session = header.Get(wire.HeaderSessionID)
+	if _, _, err := c.send(c.endpoint, []byte(`{"jsonrpc":"2.0","method":"notifications/initialized"}`), c.ofSession); err != nil {
+		b.Fatal(err)
+	}
+}
+
+func (c *caller) ofSession(h http.Header) {
+	h.Set(wire.HeaderSessionID, c.session)
+	h.Set(wire.HeaderVersion, wire.Version20251125)
+}
+
+func (c *caller) postSession(n uint64, method, params string) ([]byte, error) {
+	body := fmt.Appendf(nil, `{"jsonrpc":"2.0","id":%d,"method":%q,"params":%s}}`, n, method, strings.TrimSuffix(params, ","))
+	_, text, err := c.send(c.endpoint, body, c.ofSession)
 	return text, err
 }
 
@@ -441,6 +559,11 @@ func benchCalls(b *testing.B, u *testkit.FastUpstream, endpoint, token string, c
 	b.Helper()
 	c := newCaller(endpoint, token)
 	defer c.close()
+	benchCallsOf(b, u, c, clients)
+}
+
+func benchCallsOf(b *testing.B, u *testkit.FastUpstream, c *caller, clients int) {
+	b.Helper()
 	calls := func(n int64) {
 		var left atomic.Int64
 		left.Store(n)
@@ -477,6 +600,7 @@ func benchCalls(b *testing.B, u *testkit.FastUpstream, endpoint, token string, c
 	b.StopTimer()
 	b.ReportMetric(float64(cpu.Nanoseconds())/1e3/float64(b.N), "cpu-µs/op")
 	b.ReportMetric(float64(u.Connections()), "new-conns")
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "calls/s")
 	if u.Requests() != b.N || u.Calls() != b.N {
 		b.Fatalf("the upstream saw %d requests, %d of them calls, for %d calls", u.Requests(), u.Calls(), b.N)
 	}

@@ -43,7 +43,9 @@ type conformance struct {
 	scores         scores
 }
 
-func newConformance(t *testing.T) *conformance {
+// newConformance installs the suite, and builds those of the Go SDK's programs that
+// are named.
+func newConformance(t *testing.T, programs ...string) *conformance {
 	t.Helper()
 	node, npm := nodeAndNPM(t)
 	dir := t.TempDir()
@@ -53,10 +55,11 @@ func newConformance(t *testing.T) *conformance {
 		server: filepath.Join(dir, "everything-server"),
 		client: filepath.Join(dir, "everything-client"),
 	}
-	const of = "github.com/modelcontextprotocol/go-sdk/conformance/"
-	build := exec.CommandContext(t.Context(), program(t, "go"), "build", "-o", dir, of+"everything-server", of+"everything-client")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building the Go SDK's server and client: %v\n%s", err, out)
+	for _, name := range programs {
+		build := exec.CommandContext(t.Context(), program(t, "go"), "build", "-o", dir, "github.com/modelcontextprotocol/go-sdk/conformance/"+name)
+		if out, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("building %s of the Go SDK: %v\n%s", name, err, out)
+		}
 	}
 	return c
 }
@@ -65,11 +68,11 @@ func newConformance(t *testing.T) *conformance {
 var eras = []string{wire.Version20260728, wire.Version20251125}
 
 // TestConformance runs the suite against a server that others wrote, directly and
-// through an installation, in all four pairings of eras. In the same era the
-// installation is never worse than the server itself, check by check; what does
-// not cross the eras stands, with its reason, in testdata/conformance/expected.
+// through an installation, in all four pairings of eras. Check by check, the
+// installation is not worse than a server of the client's own era, but for what
+// stands, with its reason, in testdata/conformance/expected.
 func TestConformance(t *testing.T) {
-	c := newConformance(t)
+	c := newConformance(t, "everything-server")
 	direct := map[string]verdicts{}
 	c.pairings(t, "direct", func(t *testing.T, client, server string) {
 		found := c.judge(t, nil, "server", "--requirements", client, "--url", c.serve(t, server))
@@ -88,11 +91,6 @@ func TestConformance(t *testing.T) {
 		found := c.judge(t, nil, "server", "--requirements", client, "--url", credentialed(t, w, ""))
 		missed := found.worse(direct[client])
 		c.scores.add(t, found, missed)
-		for check, v := range missed {
-			if client == server && v.Status == "FAILURE" {
-				t.Errorf("%s fails, and the server itself does better: %s", check, v.Error)
-			}
-		}
 		expect(t, "server-"+client+"-to-"+server, missed)
 		w.verify(t.Context(), t)
 	})
@@ -103,7 +101,7 @@ func TestConformance(t *testing.T) {
 // client that others wrote before it: what the suite says of a client is said of
 // the side that speaks to upstreams.
 func TestClientConformance(t *testing.T) {
-	c := newConformance(t)
+	c := newConformance(t, "everything-client")
 	direct := map[string]verdicts{}
 	c.pairings(t, "direct", func(t *testing.T, client, server string) {
 		if client != server {
@@ -267,6 +265,13 @@ func credentialed(t *testing.T, w *world, only string) string {
 	}
 	s := httptest.NewServer(http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
 		if only != wire.Version20251125 || r.Header.Get(wire.HeaderVersion) != wire.Version20260728 {
+			// Read here: an answer that comes early would close the body under the hands of
+			// the transport, which then cuts the answer off.
+			body, err := io.ReadAll(r.Body)
+			if err != nil {
+				return
+			}
+			r.Body = io.NopCloser(bytes.NewReader(body))
 			proxy.ServeHTTP(out, r)
 			return
 		}

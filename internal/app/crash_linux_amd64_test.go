@@ -435,7 +435,7 @@ func TestDiskFaults(t *testing.T) {
 					if code != sallyport.RecordFailed {
 						t.Errorf("%s while it lasts: %q", tool, code)
 					}
-					if tool != "shelf__echo" && c.executions()[name] > 0 {
+					if tool != "shelf__echo" && c.executions()[name].times > 0 {
 						t.Errorf("%s was executed without an intent", tool)
 					}
 				}
@@ -459,7 +459,7 @@ func TestDiskFaults(t *testing.T) {
 			}
 			did := c.executions()
 			for name, r := range c.refusals {
-				changed := r.Code == sallyport.RecordFailed && did[name] > 0 && !strings.HasPrefix(c.tools[name], "shelf")
+				changed := r.Code == sallyport.RecordFailed && did[name].times > 0 && !strings.HasPrefix(c.tools[name], "shelf")
 				if changed && !slices.ContainsFunc(status.Unknown, func(u control.Unknown) bool { return u.Call == r.Call }) {
 					t.Errorf("%s was executed, its outcome could not be recorded, and status does not list it", name)
 				}

@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -73,7 +75,7 @@ func journalStdio() error {
 				return
 			}
 			if id := callNamed(line); id != "" {
-				if _, err := journal.WriteString(id + "\n"); err != nil {
+				if _, err := fmt.Fprintln(journal, id, time.Now().UnixMicro()); err != nil {
 					return
 				}
 			}
@@ -128,16 +130,20 @@ var (
 
 // town is a project, the three systems behind it and what people and agents were
 // told: all that outlives the program when it is killed. "book" (HTTP) and "child"
-// (stdio) change something with every call, "shelf" (HTTP) is read.
+// (stdio) change something with every call, "shelf" and "vault" (HTTP) are read. A run
+// that knows what is in the vault may not write in the book.
 type town struct {
 	t       *testing.T
+	at      ground
+	client  *http.Client
 	dir     string
+	copies  []string // of dir: where child keeps journals beside the one there
 	program string
 	person  string // credentials
 	host    string
 
 	mu       sync.Mutex
-	executed map[string]int // by name, at book and shelf; child has a file
+	executed map[string]execution // by name, at book, shelf and vault; child has a file
 	results  map[string]bool
 	refusals map[string]refused
 	tools    map[string]string
@@ -158,29 +164,68 @@ type town struct {
 	closing bool // every check verifies the log; before, every fourth
 }
 
+// execution is what became of a call at the systems: how often it was executed, when
+// last, and for which address of the program; child knows none.
+type execution struct {
+	times  int
+	at     time.Time
+	by     string
+	system string
+}
+
+// ground is where the programs and systems of a town are, and how tests reach them.
+type ground struct {
+	start  func(*exec.Cmd) error
+	listen func() (net.Listener, error)
+	dial   func(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// here is this machine.
+var here = ground{
+	start:  (*exec.Cmd).Start,
+	listen: func() (net.Listener, error) { return net.Listen("tcp", "127.0.0.1:0") },
+	dial:   (&net.Dialer{}).DialContext,
+}
+
+// newClient is a client with connections of its own: a common one would keep those to
+// programs that were killed.
+func (g *ground) newClient() *http.Client {
+	return &http.Client{Transport: &http.Transport{DialContext: g.dial, MaxIdleConnsPerHost: 64}}
+}
+
 // refused is what a refusal says.
 type refused struct {
 	Code sallyport.Code
 	Call sallyport.CallID
 }
 
-func newTown(t *testing.T) *town {
+func newTown(t *testing.T) *town { t.Helper(); return newTownAt(t, here) }
+
+func newTownAt(t *testing.T, at ground) *town {
 	t.Helper()
 	c := &town{
-		t: t, dir: t.TempDir(), program: program(t), executed: map[string]int{}, results: map[string]bool{},
+		t: t, at: at, client: at.newClient(), dir: t.TempDir(), program: program(t), executed: map[string]execution{}, results: map[string]bool{},
 		refusals: map[string]refused{}, tools: map[string]string{}, keys: map[sallyport.KeyID]bool{}, halts: map[string]bool{},
 		settled: map[sallyport.CallID]bool{}, asked: map[string]bool{}, log: newHistory(),
 	}
-	book, shelf := testkit.NewFastUpstream(t), testkit.NewFastUpstream(t)
-	for _, u := range []*testkit.FastUpstream{book, shelf} {
+	t.Cleanup(c.client.CloseIdleConnections)
+	transports := map[string]string{}
+	for _, system := range []string{"book", "shelf", "vault"} {
+		l, err := at.listen()
+		if err != nil {
+			t.Fatal(err)
+		}
+		u := testkit.NewFastUpstreamAt(t, l)
 		u.SetDelay(2 * time.Millisecond) // so that calls are in flight
-		u.OnRequest(func(_ *http.Request, body []byte) {
+		u.OnRequest(func(r *http.Request, body []byte) {
 			if name := callNamed(body); name != "" {
+				by, _, _ := net.SplitHostPort(r.RemoteAddr)
 				c.mu.Lock()
-				c.executed[name]++
+				c.executed[name] = execution{c.executed[name].times + 1, time.Now(), by, system}
 				c.mu.Unlock()
 			}
 		})
+		transports[system] = "url: " + u.URL + "\n    insecure: true"
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -188,20 +233,23 @@ func newTown(t *testing.T) *town {
 	}
 	files := map[string]string{
 		"sallyport.yaml":     "listen: 127.0.0.1:8484\n",
-		"agents/worker.yaml": "agent: worker\nowner: worker@example.com\ntier: medium\nupstreams: [book, shelf, child]\ntools: {book: [\"*\"], shelf: [\"*\"], child: [\"*\"]}\npolicies: [policies/all.cedar]\n",
-		"policies/all.cedar": "@id(\"all\")\npermit (principal, action, resource);\n",
+		"agents/worker.yaml": "agent: worker\nowner: worker@example.com\ntier: medium\nupstreams: [book, shelf, vault, child]\ntools: {book: [\"*\"], shelf: [\"*\"], vault: [\"*\"], child: [\"*\"]}\npolicies: [policies/all.cedar]\n",
+		"policies/all.cedar": permitEverything + `
+@id("knows too much")
+forbid (principal, action == Action::"book/echo", resource) when { context.run.confidentiality == "restricted" };
+`,
 	}
-	for name, transport := range map[string]string{
-		"book":  "url: " + book.URL,
-		"shelf": "url: " + shelf.URL,
-		"child": fmt.Sprintf("command: [%q]\n    env: {%s: journal}", self, envMode),
-	} {
-		access := "changing"
-		if name == "shelf" {
+	transports["child"] = fmt.Sprintf("command: [%q]\n    env: {%s: journal}", self, envMode)
+	for name, transport := range transports {
+		access, class := "changing", "internal"
+		switch name {
+		case "shelf":
 			access = "read"
+		case "vault":
+			access, class = "read", "restricted"
 		}
-		files["upstreams/"+name+".yaml"] = fmt.Sprintf("upstream: %s\npins: %s.pins.json\nstages:\n  sandbox: {binding: simulate}\n  production:\n    %s\n    era: %q\n    binding: live\n    deadline: 5s\ntools:\n  echo: {access: %s, data_class: internal, args: {message: content, count: quantity}}\n",
-			name, name, transport, wire.Version20260728, access)
+		files["upstreams/"+name+".yaml"] = fmt.Sprintf("upstream: %s\npins: %s.pins.json\nstages:\n  sandbox: {binding: simulate}\n  production:\n    %s\n    era: %q\n    binding: live\n    deadline: 5s\ntools:\n  echo: {access: %s, data_class: %s, args: {message: content, count: quantity}}\n",
+			name, name, transport, wire.Version20260728, access, class)
 		files["upstreams/"+name+".pins.json"] = fmt.Sprintf("{\"server\":{\"protocolVersion\":%q,\"capabilities\":%s,\"serverInfo\":%s},\"tools\":[%s]}\n",
 			wire.Version20260728, testkit.Capabilities, testkit.ServerInfo, testkit.Definition)
 	}
@@ -253,15 +301,17 @@ type served struct {
 	once      sync.Once
 }
 
-func (c *town) serve() *served {
+func (c *town) serve() *served { c.t.Helper(); return c.up(c.at.start, c.upArgs()...) }
+
+func (c *town) up(start func(*exec.Cmd) error, args ...string) *served {
 	c.t.Helper()
-	s := &served{cmd: exec.Command(c.program, c.upArgs()...), stderr: &bytes.Buffer{}}
+	s := &served{cmd: exec.Command(c.program, args...), stderr: &bytes.Buffer{}}
 	s.cmd.Stderr = s.stderr
 	out, err := s.cmd.StdoutPipe()
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	if err := s.cmd.Start(); err != nil {
+	if err := start(s.cmd); err != nil {
 		c.t.Fatal(err)
 	}
 	c.t.Cleanup(s.kill)
@@ -323,8 +373,7 @@ var errGone = errors.New("no answer")
 // found does by hand what has to be done once: sign in, apply, promote, a host key.
 func (c *town) found(url, link string) {
 	c.t.Helper()
-	client := &http.Client{}
-	defer client.CloseIdleConnections()
+	client := c.client
 	in, err := post[control.KeyMade](client, url, "", "/v1/login", map[string]string{"link": link})
 	if err != nil {
 		c.t.Fatal(err)
@@ -381,8 +430,7 @@ func (c *town) signed() {
 // load lets agents call and people decide until the program is gone or stop is
 // closed; the function that it returns waits for that.
 func (c *town) load(url string, stop <-chan struct{}) (wait func()) {
-	// One client for all: the default one keeps connections to programs killed.
-	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
+	client := c.at.newClient()
 	going := func() bool {
 		select {
 		case <-stop:
@@ -460,6 +508,15 @@ func (c *town) call(client *http.Client, url, token, tool, name string) bool {
 	if resp.StatusCode == http.StatusServiceUnavailable {
 		return false // told to stop
 	}
+	if _, err := c.told(name, tool, raw); err != nil {
+		c.t.Errorf("%s of %s: %s: %v", name, tool, resp.Status, err)
+		return false
+	}
+	return true
+}
+
+// told keeps what came back for a call. The code is empty if that is a result.
+func (c *town) told(name, tool string, raw []byte) (code sallyport.Code, err error) {
 	var answer struct {
 		Result *struct {
 			IsError bool
@@ -468,23 +525,21 @@ func (c *town) call(client *http.Client, url, token, tool, name string) bool {
 		Error json.RawMessage
 	}
 	if err := json.Unmarshal(raw, &answer); err != nil || answer.Result == nil {
-		c.t.Errorf("%s of %s: %s %s", name, tool, resp.Status, raw)
-		return false
+		return "", fmt.Errorf("no result: %s", raw)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.tools[name] = tool
 	if !answer.Result.IsError {
 		c.results[name] = true
-		return true
+		return "", nil
 	}
 	var refusal refused
 	if err := json.Unmarshal(answer.Result.Meta["sallyport/refusal"], &refusal); err != nil || refusal.Code == "" || refusal.Call == "" {
-		c.t.Errorf("%s of %s: %s", name, tool, raw)
-		return false
+		return "", fmt.Errorf("no refusal: %s", raw)
 	}
 	c.refusals[name] = refusal
-	return true
+	return refusal.Code, nil
 }
 
 // decide does the next thing that a person does under load, and keeps whether it was
@@ -567,10 +622,14 @@ func (c *town) decide(client *http.Client, url string) bool {
 
 // history is what the log says, read as it grows.
 type history struct {
+	// shared: a replica that was given up may say yet how a call has ended that was
+	// marked as unknown.
+	shared   bool
 	next     int64
 	names    map[sallyport.CallID]string // of calls with arguments
 	access   map[sallyport.CallID]sallyport.Access
 	intents  map[sallyport.CallID]bool
+	began    map[sallyport.CallID]time.Time // by the intent
 	ends     map[sallyport.CallID]sallyport.Outcome
 	marked   map[sallyport.CallID]bool // as unknown, after a crash
 	settled  map[sallyport.CallID]bool
@@ -582,7 +641,7 @@ type history struct {
 
 func newHistory() history {
 	return history{
-		names: map[sallyport.CallID]string{}, access: map[sallyport.CallID]sallyport.Access{}, intents: map[sallyport.CallID]bool{},
+		names: map[sallyport.CallID]string{}, access: map[sallyport.CallID]sallyport.Access{}, intents: map[sallyport.CallID]bool{}, began: map[sallyport.CallID]time.Time{},
 		ends: map[sallyport.CallID]sallyport.Outcome{}, marked: map[sallyport.CallID]bool{}, settled: map[sallyport.CallID]bool{},
 		keys: map[sallyport.KeyID]bool{}, halts: map[string]bool{}, pointers: map[string]sallyport.ReleaseID{}, runs: map[sallyport.RunID]bool{},
 	}
@@ -623,11 +682,12 @@ func (h *history) read(ctx context.Context, log *store.Store) error {
 		case audit.Intent:
 			runs[r.Run] = true
 			h.access[r.Call] = r.Access
+			h.began[r.Call] = time.UnixMicro(r.Time)
 			return twice(h.intents)
 		case audit.Outcome:
 			runs[r.Run] = true
 			h.access[r.Call] = r.Access
-			if _, ended := h.ends[r.Call]; ended || h.marked[r.Call] {
+			if _, ended := h.ends[r.Call]; ended || h.marked[r.Call] && !h.shared {
 				return fmt.Errorf("record %d: %s has a second outcome", seq, r.Call)
 			}
 			h.ends[r.Call] = r.Outcome
@@ -741,10 +801,10 @@ func (c *town) checkCalls() {
 		}
 	}
 	executed := c.executions()
-	for name, n := range executed {
+	for name, e := range executed {
 		call := byName[name]
-		if n > 1 {
-			c.t.Errorf("%s was executed %d times", name, n)
+		if e.times > 1 {
+			c.t.Errorf("%s was executed %d times", name, e.times)
 		}
 		// A read that nobody was told of may have no record: doc/decisions/002.
 		if call == "" && c.results[name] || call != "" && h.access[call] != sallyport.Read && !h.intents[call] {
@@ -755,27 +815,31 @@ func (c *town) checkCalls() {
 		}
 	}
 	for call, end := range h.ends {
-		if end == sallyport.OutcomeOK && executed[h.names[call]] == 0 {
+		if end == sallyport.OutcomeOK && executed[h.names[call]].times == 0 {
 			c.t.Errorf("%s (%s) is ok in the log, and nobody executed it", call, h.names[call])
 		}
 	}
 }
 
-// executions counts what the three systems have executed, by name.
-func (c *town) executions() map[string]int {
+// executions are what the systems have executed, by name.
+func (c *town) executions() map[string]execution {
 	c.t.Helper()
-	out := map[string]int{}
 	c.mu.Lock()
-	for name, n := range c.executed {
-		out[name] += n
-	}
+	out := maps.Clone(c.executed)
 	c.mu.Unlock()
-	journal, err := os.ReadFile(filepath.Join(c.dir, "journal"))
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		c.t.Fatal(err)
-	}
-	for name := range strings.Lines(string(journal)) {
-		out[strings.TrimSuffix(name, "\n")]++
+	for _, dir := range append(c.copies, c.dir) {
+		journal, err := os.ReadFile(filepath.Join(dir, "journal"))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			c.t.Fatal(err)
+		}
+		for line := range strings.Lines(string(journal)) {
+			var name string
+			var at int64
+			if _, err := fmt.Sscan(line, &name, &at); err != nil {
+				c.t.Fatalf("%s: %q: %v", dir, line, err)
+			}
+			out[name] = execution{times: out[name].times + 1, at: time.UnixMicro(at), system: "child"}
+		}
 	}
 	return out
 }
@@ -785,8 +849,7 @@ func (c *town) executions() map[string]int {
 func (c *town) checkState(url string, log *store.Store) {
 	c.t.Helper()
 	ctx, h := c.t.Context(), &c.log
-	client := &http.Client{}
-	defer client.CloseIdleConnections()
+	client := c.client
 	status, err := post[api.Status](client, url, c.person, "/v1/status", nil)
 	if err != nil {
 		c.t.Fatal(err)
@@ -932,7 +995,7 @@ func (c *town) finish() {
 	open := c.log.open()
 	c.t.Logf("%d records; %d calls answered, %d refused, %d intents; %d found without an outcome after a crash, %d unknown at the end",
 		c.log.next, len(c.results), len(c.refusals), len(c.log.intents), len(c.log.marked), len(open))
-	if len(c.results) < 50 || len(c.log.marked) == 0 {
+	if len(c.results) < 50 || len(c.log.marked) == 0 && !c.log.shared {
 		c.t.Error("the load was too small to show anything")
 	}
 	status := c.run(0, "status", "--server", s.url)
@@ -944,7 +1007,7 @@ func (c *town) finish() {
 	settled := 0
 	for call := range open {
 		if settled++; settled > 3 {
-			if _, err := post[json.RawMessage](http.DefaultClient, s.url, c.person, "/v1/settle", api.SettleRequest{Call: call, As: "happened", Reason: "test"}); err != nil {
+			if _, err := post[json.RawMessage](c.client, s.url, c.person, "/v1/settle", api.SettleRequest{Call: call, As: "happened", Reason: "test"}); err != nil {
 				c.t.Fatal(err)
 			}
 			continue
@@ -982,7 +1045,10 @@ func (c *town) run(code int, args ...string) string {
 	cmd.Env = append(os.Environ(), "SALLYPORT_CREDENTIAL="+c.person, "XDG_CONFIG_HOME="+c.t.TempDir())
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := cmd.Run()
+	err := c.at.start(cmd)
+	if err == nil {
+		err = cmd.Wait()
+	}
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		c.t.Fatal(err)

@@ -556,6 +556,7 @@ func (d *doctor) upstream(ctx context.Context, u *config.Upstream, stage sallypo
 		d.say(Fail, "upstreams", fmt.Sprintf("look at what it offers there, and pin it again: sallyport upstream pin %s --stage %s", u.ID, stage), "%s is reached in another way than when it was pinned", name)
 	}
 	var off []string
+	leaveOut(u, &found)
 	for _, t := range compareTools(u.Pins.Tools, found.Tools) {
 		if t.State != "same" {
 			off = append(off, t.Name+" "+t.State)

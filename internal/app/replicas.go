@@ -9,6 +9,8 @@ import (
 	"net/url"
 	"sync"
 	"time"
+
+	"sallyport"
 )
 
 // replicas are the servers that share this one's store, as those need them who serve
@@ -77,7 +79,13 @@ func (r *replicas) Pass(w http.ResponseWriter, req *http.Request, to int64) bool
 	if req.Header.Get(passed) != "" {
 		return false
 	}
-	address := r.find(req.Context(), to)
+	address, err := r.find(req.Context(), to)
+	if err != nil {
+		// Nobody says that the session is gone, and a client would give it up.
+		w.Header().Set("Retry-After", "1")
+		http.Error(w, "the server that has the session cannot be found at the moment", http.StatusServiceUnavailable)
+		return true
+	}
 	if address == nil {
 		return false
 	}
@@ -87,28 +95,35 @@ func (r *replicas) Pass(w http.ResponseWriter, req *http.Request, to int64) bool
 	return true
 }
 
-// find looks a replica up, at most once a second.
-func (r *replicas) find(ctx context.Context, start int64) *url.URL {
+// find looks a replica up, at most once a second; nil: it is gone, or says no address.
+// While the store cannot be read it is taken to be where it was.
+func (r *replicas) find(ctx context.Context, start int64) (*url.URL, error) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	now := time.Now()
-	if p, ok := r.known[start]; ok && now.Before(p.until) {
-		return p.address
-	}
-	if len(r.known) > 1000 { // numbers that clients made up
-		clear(r.known)
+	p, known := r.known[start]
+	r.mu.Unlock()
+	if known && time.Now().Before(p.until) {
+		return p.address, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	p := place{until: now.Add(time.Second)}
-	if text, err := r.a.Store.Address(ctx, start); err == nil {
-		p.address, err = url.Parse(text)
-		if err != nil || p.address.Host == "" {
+	text, err := r.a.Store.Address(ctx, start)
+	var gone *sallyport.Refusal
+	switch {
+	case err == nil:
+		if p.address, err = url.Parse(text); err != nil || p.address.Host == "" {
 			p.address = nil
 		}
-	} else if errors.Is(err, context.Canceled) {
-		return nil // it says nothing of the replica
+	case errors.As(err, &gone) && gone.Code == sallyport.NotFound:
+		p.address = nil
+	case !known || p.address == nil:
+		return nil, err
+	}
+	p.until = time.Now().Add(time.Second)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.known) > 1000 { // numbers that clients made up
+		clear(r.known)
 	}
 	r.known[start] = p
-	return p.address
+	return p.address, nil
 }

@@ -259,16 +259,7 @@ func ProbePins(ctx context.Context, dir string, id sallyport.UpstreamID, stage s
 	if old == nil {
 		old = &config.Pins{}
 	}
-	var unfit []UnfitTool
-	if u.API == nil {
-		found.Tools = slices.DeleteFunc(found.Tools, func(definition json.RawMessage) bool {
-			err := config.Unfit(definition)
-			if err != nil {
-				unfit = append(unfit, UnfitTool{toolName(definition), err.Error()})
-			}
-			return err != nil
-		})
-	}
+	unfit := leaveOut(u, &found)
 	next := config.Pins{Server: found.Server, Tools: found.Tools, Pinned: maps.Clone(old.Pinned)}
 	r := &Repin{Upstream: id, Stage: stage, Path: u.PinsPath, Version: found.Version, First: u.Pins == nil, Unfit: unfit, dir: dir, pins: next.Marshal()}
 	// A stage that names no era takes that of the pins: only with the new ones is it
@@ -302,6 +293,22 @@ func ProbePins(ctx context.Context, dir string, id sallyport.UpstreamID, stage s
 	r.Tools = compareTools(old.Tools, next.Tools)
 	r.consequences()
 	return r, nil
+}
+
+// leaveOut takes the tools that cannot be offered to agents out of what an upstream
+// offers.
+func leaveOut(u *config.Upstream, found *upstream.Probed) (unfit []UnfitTool) {
+	if u.API != nil {
+		return nil // what its document cannot be made of was said of the files
+	}
+	found.Tools = slices.DeleteFunc(found.Tools, func(definition json.RawMessage) bool {
+		err := config.Unfit(definition)
+		if err != nil {
+			unfit = append(unfit, UnfitTool{toolName(definition), err.Error()})
+		}
+		return err != nil
+	})
+	return unfit
 }
 
 // compareTools lists tools by name with how each differs. Definitions that are

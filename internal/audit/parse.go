@@ -110,6 +110,10 @@ func (in *reader) record(r *Record, brief bool) error {
 			return readText(in, &r.StageConfig)
 		case "grade":
 			return in.word(&r.Grade)
+		case "world":
+			return readText(in, &r.World)
+		case "number":
+			return in.number(&r.Number)
 		case "labels":
 			r.Labels = new(sallyport.Labels)
 			return in.labels(r.Labels)

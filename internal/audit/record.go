@@ -118,6 +118,11 @@ type Record struct {
 
 	Binding sallyport.Binding `json:"binding,omitempty"`
 	Grade   sallyport.Grade   `json:"grade,omitempty"`
+	// World is the digest of the world that answered, where one is named, and Number
+	// that of the call among those of its run, from 1 in the order of admission: the two
+	// and the arguments are all that its answer depends on.
+	World  sallyport.Digest `json:"world,omitempty"`
+	Number int64            `json:"number,omitempty"`
 	// Labels are what the run knows after this record.
 	Labels   *sallyport.Labels  `json:"labels,omitempty"`
 	Approval string             `json:"approval,omitempty"`
@@ -209,6 +214,8 @@ func (r *Record) AppendJSON(dst []byte) ([]byte, error) {
 	if r.Grade != 0 {
 		b = appendField(b, `,"grade":`, r.Grade.String())
 	}
+	b = appendField(b, `,"world":`, r.World)
+	b = appendNumber(b, `,"number":`, r.Number)
 	if l := r.Labels; l != nil {
 		if l.Integrity > sallyport.System || l.Confidentiality > sallyport.Restricted {
 			return fail(errors.New("labels are not known ones"))

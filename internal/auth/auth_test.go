@@ -370,3 +370,34 @@ func TestRing(t *testing.T) {
 		t.Error("a folder was read as a key")
 	}
 }
+
+// TestDomainKeys holds that the keys of data domains follow from root and name alone,
+// and that none is like another.
+func TestDomainKeys(t *testing.T) {
+	root := bytes.Repeat([]byte{7}, 32)
+	seen := map[string]string{}
+	for _, d := range []string{"a", "b", "a-b", ""} {
+		for _, r := range [][]byte{root, bytes.Repeat([]byte{8}, 32)} {
+			k, err := NewDomainKey(r, d)
+			if err != nil {
+				t.Fatal(err)
+			}
+			again, err := NewDomainKey(r, d)
+			if err != nil || again.ID != k.ID || again.Pseudonyms != k.Pseudonyms || !bytes.Equal(again.Files, k.Files) {
+				t.Fatalf("%q is not the same again: %v", d, err)
+			}
+			for _, part := range []string{k.ID, string(k.Pseudonyms[:]), string(k.Files)} {
+				if other, ok := seen[part]; ok {
+					t.Errorf("%q has a key of %q", d, other)
+				}
+				seen[part] = d
+			}
+			if bytes.Contains(k.Pseudonyms[:], r[:8]) || len(k.Files) != 32 {
+				t.Errorf("keys of %q: %+v", d, k)
+			}
+		}
+	}
+	if k, _ := NewDomainKey(root, "support"); k == nil || k.ID != "dom_" {
+		t.Errorf("id %v: what was scrubbed before has the old one", k.ID)
+	}
+}

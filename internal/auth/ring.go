@@ -1,7 +1,9 @@
 package auth
 
 import (
+	"crypto/hkdf"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -60,6 +62,56 @@ func OpenRing(dir string) (*Ring, error) {
 	return r, err
 }
 
+// DomainKey are the keys of one data domain. They follow from 32 bytes of a root and
+// the domain's name by HKDF (RFC 5869), so that the ring has one file for all domains
+// and none can be had from another.
+type DomainKey struct {
+	ID         string   // says which key it was, and nothing about it
+	Pseudonyms [32]byte // for pseudonym.New alone
+	Files      []byte   // commits to files that were scrubbed
+}
+
+// NewDomainKey derives the keys of a domain, from Ring.Pseudonyms or a key file.
+func NewDomainKey(root []byte, domain string) (*DomainKey, error) {
+	secret, err := hkdf.Extract(sha256.New, root, []byte("sallyport data domain"))
+	if err != nil {
+		return nil, fmt.Errorf("key of the data domain %s: %w", domain, err)
+	}
+	k := &DomainKey{}
+	for _, part := range []struct {
+		use string
+		to  func(b []byte)
+	}{
+		{"id", func(b []byte) { k.ID = fmt.Sprintf("dom_%x", b[:8]) }},
+		{"pseudonyms", func(b []byte) { copy(k.Pseudonyms[:], b) }},
+		{"files", func(b []byte) { k.Files = b }},
+	} {
+		b, err := hkdf.Expand(sha256.New, secret, part.use+"\x00"+domain, 32)
+		if err != nil {
+			return nil, fmt.Errorf("key of the data domain %s: %w", domain, err)
+		}
+		part.to(b)
+	}
+	return k, nil
+}
+
+// ReadKeyFile reads 32 bytes in base 64 from a file that exists.
+func ReadKeyFile(path string) ([]byte, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return decodeKey(path, strings.TrimSpace(string(text)))
+}
+
+func decodeKey(path, text string) ([]byte, error) {
+	raw, err := base64.StdEncoding.DecodeString(text)
+	if err != nil || len(raw) != 32 {
+		return nil, fmt.Errorf("keys: %s does not hold 32 bytes in base 64", filepath.Base(path))
+	}
+	return raw, nil
+}
+
 func secretFile(path string) ([]byte, error) {
 	text, err := keyFile(path, func() (string, error) {
 		var b [32]byte
@@ -69,11 +121,7 @@ func secretFile(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	raw, err := base64.StdEncoding.DecodeString(text)
-	if err != nil || len(raw) != 32 {
-		return nil, fmt.Errorf("keys: %s does not hold 32 bytes in base 64", filepath.Base(path))
-	}
-	return raw, nil
+	return decodeKey(path, text)
 }
 
 // keyFile reads a key, or makes it once: a file that exists is never written. A new

@@ -31,6 +31,8 @@ type Project struct {
 	Releases []sallyport.Release
 	// Stages holds all three, whether the files speak of them or not.
 	Stages map[sallyport.Stage]sallyport.StageConfig
+	// Worlds are those that stages name, by digest.
+	Worlds map[sallyport.Digest]*sallyport.World
 	// Pinned is where each upstream was reached when it was pinned, as far as its
 	// pins say: see Pins.
 	Pinned map[sallyport.UpstreamID]map[sallyport.Stage]sallyport.Digest
@@ -96,8 +98,9 @@ type loader struct {
 	storeSecret string                             // the reference that opens the store
 	upstreams   map[sallyport.UpstreamID]*upstream // nil for one that could not be read
 	claims      []claim
-	policies    map[string]string // text by path
-	used        map[string]bool   // paths of policies that something lists
+	worlds      map[string]*sallyport.World // those that stages name, by name; nil if there is something wrong
+	policies    map[string]string           // text by path
+	used        map[string]bool             // paths of policies that something lists
 }
 
 // Load reads a project directory: sallyport.yaml, agents/*.yaml,
@@ -107,14 +110,17 @@ func Load(fsys fs.FS) (*Project, Problems) {
 	l := &loader{
 		fsys:      fsys,
 		upstreams: map[sallyport.UpstreamID]*upstream{},
+		worlds:    map[string]*sallyport.World{},
 		policies:  map[string]string{},
 		used:      map[string]bool{},
 	}
 	p := &Project{Server: l.server()}
 	l.readUpstreams()
+	l.readWorlds()
 	l.wall()
 	l.readPolicies()
 	p.Stages = l.stages()
+	p.Worlds = l.answerable()
 	p.Pinned = map[sallyport.UpstreamID]map[sallyport.Stage]sallyport.Digest{}
 	for id, u := range l.upstreams {
 		if u != nil && u.pins != nil {
@@ -272,7 +278,7 @@ func (l *loader) unread() {
 			l.add(Problem{Path: name, Message: "a file of this name is not read", Hint: "rename it to " + strings.TrimSuffix(name, "yml") + "yaml"})
 		}
 	}
-	for _, dir := range []string{"effects", "worlds", "suites", "runbooks"} {
+	for _, dir := range []string{"effects", "suites", "runbooks"} {
 		if entries, err := fs.ReadDir(l.fsys, dir); err == nil && len(entries) > 0 {
 			l.notes = append(l.notes, Problem{Path: dir, Message: "this version does not read " + dir})
 		}

@@ -392,3 +392,16 @@ func TestNearest(t *testing.T) {
 		}
 	}
 }
+
+func TestRates(t *testing.T) {
+	files := template(t, "support")
+	files["upstreams/crm.yaml"] = strings.ReplaceAll(files["upstreams/crm.yaml"], "max_in_flight: 16", "rate: {calls: 60, per: 1m30s}")
+	p := load(t, files)
+	want := &sallyport.Rate{Calls: 60, Per: 90 * time.Second}
+	if diff := cmp.Diff(want, p.Stages[sallyport.Production].Upstreams["crm"].Rate); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	if r := p.Stages[sallyport.Production].Upstreams["payments"].Rate; r != nil {
+		t.Errorf("without one: %s", r)
+	}
+}

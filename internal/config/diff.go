@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math/big"
 	"slices"
 	"strconv"
 	"strings"
@@ -369,14 +370,53 @@ func (d *differ) upstream(where string, a, b *sallyport.StageUpstream) {
 		}
 		d.binding(where, "binding of "+tool, x, y)
 	}
+	if a.World != b.World {
+		d.add(where, "world", worldText(a.World), worldText(b.World), Neutral, "simulated calls are answered by another world")
+	}
 	limit(d, where, "deadline", a.Deadline, b.Deadline, DefaultDeadline, time.Duration.String)
 	limit(d, where, "max_result", a.MaxResult, b.MaxResult, DefaultMaxResult, strconv.Itoa)
 	limit(d, where, "max_in_flight", a.MaxInFlight, b.MaxInFlight, DefaultMaxInFlight, strconv.Itoa)
+	d.rate(where, a.Rate, b.Rate)
 	x, y := *a, *b
 	for _, u := range []*sallyport.StageUpstream{&x, &y} {
-		u.Identity, u.Transport, u.Binding, u.Bindings, u.Deadline, u.MaxResult, u.MaxInFlight = "", sallyport.Transport{}, sallyport.Off, nil, 0, 0, 0
+		u.Identity, u.Transport, u.Binding, u.Bindings, u.Deadline, u.MaxResult, u.MaxInFlight, u.Rate, u.World = "", sallyport.Transport{}, sallyport.Off, nil, 0, 0, 0, nil, sallyport.WorldRef{}
 	}
 	d.rest(where, x, y)
+}
+
+// rate compares how often calls may reach an upstream: how many at once, and how many
+// in the long run. If one of the two grows more can happen, whatever the other does.
+func (d *differ) rate(where string, a, b *sallyport.Rate) {
+	const what = "rate"
+	switch {
+	case a == b || a != nil && b != nil && *a == *b:
+		return
+	case a == nil:
+		d.add(where, what, "none", b.String(), Tightens, "calls had no bound in time")
+		return
+	case b == nil:
+		d.add(where, what, a.String(), "none", Loosens, "calls have no bound in time")
+		return
+	case !a.Valid() || !b.Valid():
+		d.add(where, what, a.String(), b.String(), 0, "no rate that can be kept")
+		return
+	}
+	often := big.NewRat(int64(b.Calls), int64(b.Per)).Cmp(big.NewRat(int64(a.Calls), int64(a.Per)))
+	switch {
+	case b.Calls > a.Calls:
+		d.add(where, what, a.String(), b.String(), Loosens, "more calls at once")
+	case often > 0:
+		d.add(where, what, a.String(), b.String(), Loosens, "more calls in the long run")
+	default: // at least one of the two has shrunk
+		d.add(where, what, a.String(), b.String(), Tightens, "fewer calls")
+	}
+}
+
+func worldText(w sallyport.WorldRef) string {
+	if w.Name == "" {
+		return "none"
+	}
+	return w.Name + " " + w.Digest.Short()
 }
 
 func limit[T time.Duration | int](d *differ, where, what string, a, b, without T, text func(T) string) {

@@ -190,6 +190,53 @@ func TestDiffDirections(t *testing.T) {
 	}
 }
 
+// TestDiffRates: fewer calls at once or in the long run tighten, unless the other of the
+// two grows.
+func TestDiffRates(t *testing.T) {
+	none := sallyport.Rate{}
+	minute := sallyport.Rate{Calls: 60, Per: time.Minute}
+	for _, tt := range []struct {
+		name     string
+		from, to sallyport.Rate
+		want     string
+	}{
+		{"none", none, none, ""},
+		{"the same", minute, minute, ""},
+		{"a first one", none, minute, "none to 60 in 1m0s: tightens"},
+		{"no longer one", minute, none, "60 in 1m0s to none: loosens"},
+		{"fewer", minute, sallyport.Rate{Calls: 59, Per: time.Minute}, "60 in 1m0s to 59 in 1m0s: tightens"},
+		{"more", minute, sallyport.Rate{Calls: 61, Per: time.Minute}, "60 in 1m0s to 61 in 1m0s: loosens"},
+		{"over a longer time", minute, sallyport.Rate{Calls: 60, Per: time.Hour}, "60 in 1m0s to 60 in 1h0m0s: tightens"},
+		{"over a shorter time", minute, sallyport.Rate{Calls: 60, Per: time.Second}, "60 in 1m0s to 60 in 1s: loosens"},
+		{"as many, fewer at once", minute, sallyport.Rate{Calls: 1, Per: time.Second}, "60 in 1m0s to 1 in 1s: tightens"},
+		{"as many, more at once", minute, sallyport.Rate{Calls: 3600, Per: time.Hour}, "60 in 1m0s to 3600 in 1h0m0s: loosens"},
+		{"fewer, more at once", minute, sallyport.Rate{Calls: 100, Per: time.Hour}, "60 in 1m0s to 100 in 1h0m0s: loosens"},
+		{"more, fewer at once", minute, sallyport.Rate{Calls: 2, Per: time.Second}, "60 in 1m0s to 2 in 1s: loosens"},
+		{"the most there can be", sallyport.Rate{Calls: 999_999, Per: 24 * time.Hour}, sallyport.Rate{Calls: 1_000_000, Per: 24 * time.Hour}, "999999 in 24h0m0s to 1000000 in 24h0m0s: loosens"},
+		{"none that can be kept", minute, sallyport.Rate{Calls: 60}, "60 in 1m0s to 60 in 0s: unknown"},
+	} {
+		with := func(r sallyport.Rate) *Versions {
+			v := small()
+			u := v.Stages[sallyport.Production].Upstreams["u"]
+			if r != none {
+				u.Rate = &r
+			}
+			v.Stages[sallyport.Production].Upstreams["u"] = u
+			return v
+		}
+		got := ""
+		for _, c := range Diff(with(tt.from), with(tt.to)) {
+			got += fmt.Sprintf("%s to %s: %s", c.From, c.To, c.Direction)
+			if c.What != "rate" || c.Why == "" || c.Where != "production, upstream u" {
+				t.Errorf("%s: says %+v", tt.name, c)
+			}
+		}
+		if got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
 func TestUnknownLoosens(t *testing.T) {
 	for _, d := range []Direction{0, Loosens, 9} {
 		if !d.Loosening() {

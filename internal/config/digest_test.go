@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 	"pgregory.net/rapid"
@@ -203,6 +204,17 @@ func variants(v reflect.Value, path string) []variant {
 				all = append(all, variant{inner.path, set("", func(c reflect.Value) { c.Field(i).Set(inner.value) }).value})
 			}
 		}
+	case reflect.Pointer:
+		if v.IsNil() {
+			return []variant{set(" set", func(c reflect.Value) { c.Set(reflect.New(v.Type().Elem())) })}
+		}
+		all = append(all, set(" removed", func(c reflect.Value) { c.SetZero() }))
+		for _, inner := range variants(v.Elem(), path) {
+			all = append(all, variant{inner.path, set("", func(c reflect.Value) {
+				c.Set(reflect.New(v.Type().Elem()))
+				c.Elem().Set(inner.value)
+			}).value})
+		}
 	case reflect.Map:
 		clone := func(c reflect.Value) {
 			m := reflect.MakeMap(v.Type())
@@ -257,11 +269,13 @@ func rich(t testing.TB) *Project {
 	s := p.Stages[sallyport.Production]
 	u := s.Upstreams["crm"]
 	u.Bindings = map[string]sallyport.Binding{"add_note": sallyport.Off}
+	u.World = sallyport.WorldRef{Name: "shop", Digest: "sha256:w"}
 	u.Transport.Headers = map[string]string{"X-A": "b"}
 	u.Transport.OpenAPI = sallyport.OpenAPI{Document: "sha256:x", Plan: sallyport.Text(`{"name":"plan"}`)}
 	u.Transport.OAuth = sallyport.OAuth{URL: "https://x.example.com/", Grant: grantClient, Client: "c", Secret: "env:SALLYPORT_S", Auth: "basic",
 		Scope: "a", Audience: "b", Resource: "c", Subject: "env:SALLYPORT_T", SubjectType: "urn:x", Shared: true, Issuer: "d", KeyID: "e",
 		Person: sallyport.OAuthPerson{Key: "env:SALLYPORT_P", KeyID: "f", Issuer: "g"}}
+	u.Rate = &sallyport.Rate{Calls: 60, Per: time.Minute}
 	s.Upstreams["crm"] = u
 	u = s.Upstreams["mail"]
 	u.Transport = sallyport.Transport{Command: []string{"server", "-x"}, Dir: "here", Env: map[string]string{"A": "env:SALLYPORT_A"}, Era: eraSessions}

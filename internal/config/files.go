@@ -152,6 +152,9 @@ type stageFile struct {
 	// Bindings are those of single tools, by the upstream's own names, where they
 	// differ.
 	Bindings map[string]sallyport.Binding `yaml:"bindings"`
+	// World names the world that answers what is simulated: worlds/<name>.yaml. Left
+	// out: the tools' own examples and output schemas (grade E1).
+	World string `yaml:"world" pattern:"^[a-z0-9][a-z0-9-]{0,63}$"`
 	// URL is the absolute address of a streamable HTTP endpoint. An endpoint
 	// belongs to one stage: no other stage of any upstream may have it.
 	URL string `yaml:"url" pattern:"^https?://"`
@@ -182,6 +185,18 @@ type stageFile struct {
 	MaxResult size `yaml:"max_result" default:"4MiB"`
 	// MaxInFlight bounds the calls to the upstream at one time.
 	MaxInFlight int `yaml:"max_in_flight" default:"64"`
+	// Rate bounds how often calls reach the upstream, from all agents together and
+	// over all servers that share the store. Left out: as often as they come.
+	Rate *rateFile `yaml:"rate"`
+}
+
+// rateFile is how often calls may reach an upstream: so many at once after a while
+// of none, and so many in every stretch of time from then on, evenly.
+type rateFile struct {
+	// Calls is how many, from 1 to 1000000. Lists are not counted.
+	Calls int `yaml:"calls,required"`
+	// Per is the stretch of time, from 1s to 24h.
+	Per duration `yaml:"per,required"`
 }
 
 // oauthFile is how a bearer token is had: by client credentials, or by exchanging

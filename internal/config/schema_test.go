@@ -332,6 +332,8 @@ func TestSchemasRefuseWhatIsWrong(t *testing.T) {
 			"{upstream: crm, stages: {staging: {binding: off, deadline: 30}}}", "{upstream: crm, stages: {staging: {binding: live, credential: hunter2}}}",
 			"{upstream: crm, tools: {a: {acess: read}}}", "{upstream: crm, tools: {a: {args: {b: authorty}}}}", "{upstream: crm, tools: {a: {examples: [{when: {}}]}}}",
 			"{upstream: crm, pins: ../x.json}", "{upstream: crm, stages: {staging: {binding: off, max_in_flight: 0}}}",
+			"{upstream: crm, stages: {staging: {binding: off, rate: 60}}}", "{upstream: crm, stages: {staging: {binding: off, rate: {calls: 60}}}}",
+			"{upstream: crm, stages: {staging: {binding: off, rate: {calls: 60, per: 60}}}}",
 		},
 		"pipeline": {
 			"{stage: {}}", "{stages: {prod: {}}}", "{stages: {production: {policies: policies/a.cedar}}}", "{stages: {production: {explicit_runs: 'yes'}}}",

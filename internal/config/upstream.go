@@ -377,6 +377,9 @@ func (l *loader) stage(d *document, u *upstream, stage sallyport.Stage, f *stage
 	if f.MaxInFlight > 1<<16 {
 		d.problem(d.value(at("max_in_flight")...), "", "max_in_flight has to be from 1 to 65536")
 	}
+	if f.Rate != nil {
+		s.Rate = d.rate(stage, f.Rate, at("rate"))
+	}
 
 	if stage == sallyport.Sandbox {
 		for _, key := range transportKeys {
@@ -388,6 +391,16 @@ func (l *loader) stage(d *document, u *upstream, stage sallyport.Stage, f *stage
 		s.Transport = l.transport(d, u, stage, f, at)
 	}
 	s.Identity = identity(s.Transport)
+	if f.World != "" {
+		s.World.Name = f.World
+		simulates := f.Binding == sallyport.Simulate
+		for _, b := range f.Bindings {
+			simulates = simulates || b == sallyport.Simulate
+		}
+		if !simulates {
+			d.problem(d.value(at("world")...), "bind the upstream or one of its tools to simulate, or leave the world out", "nothing here is simulated, so no world answers")
+		}
+	}
 
 	d.binding(f.Binding, stage, &s.Transport, at("binding")...)
 	for _, tool := range slices.Sorted(maps.Keys(f.Bindings)) {
@@ -395,6 +408,21 @@ func (l *loader) stage(d *document, u *upstream, stage sallyport.Stage, f *stage
 		d.binding(f.Bindings[tool], stage, &s.Transport, at("bindings", tool)...)
 	}
 	return s
+}
+
+// rate makes the rate of calls that reach an upstream. What is not there at all has
+// been said by decode.
+func (d *document) rate(stage sallyport.Stage, f *rateFile, key []string) *sallyport.Rate {
+	if f.Calls > sallyport.MostRateCalls {
+		d.problem(d.value(append(key, "calls")...), "", "calls has to be from 1 to %d", sallyport.MostRateCalls)
+	}
+	if f.Per != 0 && (time.Duration(f.Per) < sallyport.LeastRatePer || time.Duration(f.Per) > sallyport.MostRatePer) {
+		d.problem(d.value(append(key, "per")...), "", "per has to be from 1s to 24h")
+	}
+	if stage == sallyport.Sandbox {
+		d.problem(d.key(key...), "write it under staging or production", "a rate counts calls that reach a system, and the sandbox reaches none")
+	}
+	return &sallyport.Rate{Calls: f.Calls, Per: time.Duration(f.Per)}
 }
 
 // binding checks that a binding may be used in a stage, and is served.

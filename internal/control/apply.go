@@ -3,6 +3,8 @@ package control
 import (
 	"context"
 	"encoding/json"
+	"maps"
+	"slices"
 	"strings"
 
 	"sallyport"
@@ -16,6 +18,8 @@ type Proposal struct {
 	Digest   sallyport.Digest
 	Releases []sallyport.Release
 	Stages   map[sallyport.Stage]sallyport.StageConfig
+	// Worlds are those that stages name, by digest.
+	Worlds map[sallyport.Digest]*sallyport.World
 	// Loosens lists, in words, what would loosen a stage's configuration.
 	Loosens map[sallyport.Stage][]string
 }
@@ -97,6 +101,12 @@ func (c *Control) Apply(ctx context.Context, by *sallyport.Person, p *Proposal, 
 				return nil, err
 			}
 		}
+		for _, ref := range worldsOf(&config, p) {
+			for _, digest := range slices.Sorted(maps.Keys(p.Worlds[ref].Files)) {
+				changes = append(changes, PutVersion{FileVersion, digest, p.Worlds[ref].Files[digest]})
+			}
+			changes = append(changes, PutVersion{WorldVersion, ref, p.Worlds[ref].Body})
+		}
 		body, err := json.Marshal(config)
 		if err != nil {
 			return nil, err
@@ -118,4 +128,16 @@ func (c *Control) Apply(ctx context.Context, by *sallyport.Person, p *Proposal, 
 		return nil, err
 	}
 	return out, c.decide(ctx, record, changes...)
+}
+
+// worldsOf are the worlds of a stage that the proposal brings, in order.
+func worldsOf(c *sallyport.StageConfig, p *Proposal) []sallyport.Digest {
+	var out []sallyport.Digest
+	for _, u := range c.Upstreams {
+		if d := u.World.Digest; p.Worlds[d] != nil && !slices.Contains(out, d) {
+			out = append(out, d)
+		}
+	}
+	slices.Sort(out)
+	return out
 }

@@ -110,6 +110,8 @@ type VersionKind string
 const (
 	ReleaseVersion VersionKind = "release"
 	StageVersion   VersionKind = "stage"
+	WorldVersion   VersionKind = "world"
+	FileVersion    VersionKind = "file" // that a world reads: its bytes as they are
 )
 
 // Key is a credential as it is kept: by its hash.

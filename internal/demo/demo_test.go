@@ -234,7 +234,7 @@ func TestWire(t *testing.T) {
 func TestPins(t *testing.T) {
 	t.Parallel()
 	c := demo.New()
-	world := sandbox.New()
+	world := sandbox.New(sandbox.Config{})
 	for _, name := range demo.Names {
 		pins, err := config.ParsePins(c.Pins(name))
 		if err != nil {
@@ -260,7 +260,9 @@ func TestPins(t *testing.T) {
 			}
 			tool := &sallyport.Tool{Digest: sallyport.Digest(sum), Definition: sallyport.Text(item)}
 			for seed := range uint64(20) {
-				if _, err := world.Answer(tool, []byte(`{"id":"cus_0003","customer":"cus_0003","amount":40,"payment":"pay_1001"}`), wire.Stateless, seed, 0); err != nil {
+				if _, err := world.Answer(t.Context(), &sallyport.Simulated{
+					Tool: tool, Args: []byte(`{"id":"cus_0003","customer":"cus_0003","amount":40,"payment":"pay_1001"}`), Era: wire.Stateless, Seed: seed,
+				}); err != nil {
 					t.Errorf("%s: %v", name, err)
 				}
 			}

@@ -78,6 +78,12 @@ func (s *Scanner) ScanJSON(doc []byte, fn func(*Leaf) error) error {
 	return s.scanJSON(doc, 0, 1, fn)
 }
 
+// ScanJSONUnder is ScanJSON of a document that stands under a key itself, as one in a
+// string of another document does.
+func (s *Scanner) ScanJSONUnder(doc []byte, key Key, fn func(*Leaf) error) error {
+	return s.scanJSON(doc, key, 1, fn)
+}
+
 func (s *Scanner) scanJSON(doc []byte, key Key, depth int, fn func(*Leaf) error) error {
 	w := s.walks.Get().(*walk)
 	defer func() {
@@ -150,7 +156,7 @@ func (s *Scanner) leaf(w *walk, token jsontext.Value, top *frame, depth int, fn 
 		if top.object && top.name {
 			key, quiet := w.name(l.Text)
 			l.IsName, l.Key = true, 0
-			top.member = key.under(top.key)
+			top.member = key.Under(top.key)
 			if quiet {
 				break
 			}

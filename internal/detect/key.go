@@ -195,8 +195,8 @@ func lookup(word []byte) Key {
 	return vocabulary[string(word)]
 }
 
-// under says what a member suggests that stands inside what parent suggests.
-func (k Key) under(parent Key) Key {
+// Under says what a member suggests that stands inside what parent suggests.
+func (k Key) Under(parent Key) Key {
 	if k&generic == 0 {
 		return k
 	}

@@ -208,7 +208,10 @@ func (p *pass) signed(w *window, start int, hint Key) bool {
 			return true
 		}
 	case d == 6 && end+5 <= len(text) && (text[end] == '-' || text[end] == '+') && (end+5 == len(text) || class[text[end+5]] == 0):
-		if ident.ValidNational(ident.FIHETU, text[start:end+5]) && (class[text[end+4]] == upper || hint.Has(ident.FIHETU)) {
+		c := text[start : end+5]
+		// One that ends in a digit may be much else, but for a pseudonym.
+		if ident.ValidNational(ident.FIHETU, c) && (class[c[10]] == upper || hint.Has(ident.FIHETU)) ||
+			ident.ReservedNational(ident.FIHETU, c) && !hint.Has(ident.SEPNR) {
 			p.found(ident.FIHETU, start, end+5, Certain)
 			return true
 		}

@@ -49,10 +49,10 @@ func (g *Gateway) again(ctx context.Context, x *Exchange) error {
 	if !x.Intended {
 		return nil
 	}
-	switch _, ok, err := x.Run.reserve(ctx); {
+	switch place, err := x.Run.reserve(ctx, false); {
 	case err != nil:
 		return err
-	case !ok:
+	case place == nil:
 		return overBudget(x)
 	}
 	round := *x

@@ -70,7 +70,9 @@ type Exchange struct {
 
 	// Written by limit.
 
-	Number int // of the call in its run, from 0 in the order of admission; not of a list
+	Number int // of the call in its run, from 1 in the order of admission; zero for a list
+
+	place *place // in line with the calls before, where a world answers
 
 	// Written by limit and breaker: undone or settled when the call ends.
 
@@ -305,9 +307,9 @@ type Backends interface {
 
 // World answers tool calls without reaching anything.
 type World interface {
-	// Answer returns a tools/call result value. It is a function of its
-	// arguments: n is the number of calls of the run before this one.
-	Answer(t *sallyport.Tool, args []byte, era wire.Era, seed uint64, n int) ([]byte, error)
+	// Answer answers a call. It is a function of what it is given and of the calls of
+	// the same run with lower numbers.
+	Answer(ctx context.Context, q *sallyport.Simulated) (*sallyport.Simulation, error)
 }
 
 // Ledger keeps records. Each method returns when what it was given is durable,

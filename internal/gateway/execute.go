@@ -36,7 +36,7 @@ func (x *Exchange) reaches() bool { return x.binding() == sallyport.Live }
 func (g *Gateway) execute(ctx context.Context, x *Exchange) error {
 	switch x.binding() {
 	case sallyport.Simulate:
-		return g.simulate(x)
+		return g.simulate(ctx, x)
 	case sallyport.Live:
 		return g.live(ctx, x)
 	default:
@@ -44,24 +44,38 @@ func (g *Gateway) execute(ctx context.Context, x *Exchange) error {
 	}
 }
 
-func (g *Gateway) simulate(x *Exchange) error {
+func (g *Gateway) simulate(ctx context.Context, x *Exchange) error {
 	if x.Tool == nil {
 		return sallyport.Refuse(sallyport.WorldGap, "no answer is known for this "+x.Kind.String(), "do without it")
 	}
 	if x.Stage == sallyport.Production {
 		return sallyport.Refuse(sallyport.StageWall, "no world may answer here", "ask an operator to look at the bindings")
 	}
-	result, err := g.World.Answer(&x.Tool.Tool, x.Arguments, x.Era, x.Run.Envelope.Seed, x.Number)
+	if err := x.place.wait(ctx); err != nil {
+		return g.sendError(ctx, x, err)
+	}
+	a, err := g.World.Answer(ctx, &sallyport.Simulated{
+		World: x.Upstream.World, Tool: &x.Tool.Tool, Args: x.Arguments, Era: x.Era,
+		Run: x.Run.ID, Seed: x.Run.Envelope.Seed, Number: x.Number - 1,
+	})
 	if err != nil {
 		return err
 	}
+	x.Grade = a.Grade
+	if a.Error != nil {
+		x.Response = &Response{Message: wire.Message{Raw: a.Error, Kind: wire.Error, Error: wire.Span{End: len(a.Error)}}}
+		return nil
+	}
+	result := a.Result
 	if x.Era == wire.Stateless {
 		if result, err = stamped(result, x.Plan.Release.Servers[x.Upstream.ID].ServerInfo); err != nil {
 			return err
 		}
 	}
-	x.Grade = sallyport.GradeSchema
 	x.Response = &Response{Message: wire.Message{Raw: result, Kind: wire.Result, Result: wire.Span{End: len(result)}}}
+	if isError, ok, err := wire.Field(result, "isError"); err == nil && ok {
+		x.Response.Message.IsError = string(isError) == "true"
+	}
 	return nil
 }
 

@@ -21,13 +21,15 @@ import (
 	"sallyport"
 )
 
-// Config is what a gateway needs. All fields are required but Observer.
+// Config is what a gateway needs. All fields are required but Observer, and Rates
+// where no upstream has a rate.
 type Config struct {
 	Identities Identities
 	Runs       Runs
 	Ledger     Ledger
 	Plans      Plans
 	World      World
+	Rates      Rates
 	// Stages holds the backends of each stage that reaches anything. The sandbox
 	// has none: there is nothing it could dial with.
 	Stages   map[sallyport.Stage]Backends
@@ -87,7 +89,7 @@ func New(c Config) *Gateway {
 		{"validate", g.validate},         // do the arguments fit the pinned schema?
 		{"label in", g.labelIn},          // what does the run know already?
 		{"authorize", g.authorize},       // does policy permit it, here and now?
-		{"limit", g.limit},               // is there room in the run's budget and the upstream?
+		{"limit", g.limit},               // is there room in the run's budget, the rate and the upstream?
 		{"breaker", g.breaker},           // is the upstream known to be down?
 		{"intend", g.intend},             // what is about to happen is durable
 		{"execute", g.execute},           // it happens
@@ -162,7 +164,7 @@ func outward(r Reply) Reply {
 func (g *Gateway) run(ctx context.Context, x *Exchange) error {
 	for i := range g.path {
 		if err := g.path[i].run(ctx, x); err != nil {
-			return err
+			return g.stopped(ctx, x, err)
 		}
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -191,11 +192,12 @@ func (r *rig) write(q *Request) error {
 	return nil
 }
 
-func (r *rig) Answer(*sallyport.Tool, []byte, wire.Era, uint64, int) ([]byte, error) {
+func (r *rig) Answer(context.Context, *sallyport.Simulated) (*sallyport.Simulation, error) {
 	if r.answer != nil {
-		return r.answer()
+		result, err := r.answer()
+		return &sallyport.Simulation{Result: result, Grade: sallyport.GradeSchema}, err
 	}
-	return []byte(`{"content":[]}`), nil
+	return &sallyport.Simulation{Result: []byte(`{"content":[]}`), Grade: sallyport.GradeSchema}, nil
 }
 
 func respond(t *testing.T) *Response {
@@ -503,6 +505,42 @@ func TestRefused(t *testing.T) {
 		if reply := r.call("look"); (reply.Refusal == nil) != want {
 			t.Errorf("call %d: %v", i, reply.Refusal)
 		}
+	}
+}
+
+// TestHeadersOfArguments: a client without sessions repeats the arguments that the
+// tool's schema names, and what it repeats is what it says.
+func TestHeadersOfArguments(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		header string // of the argument; "-" for none
+		era    wire.Era
+		want   sallyport.Code
+	}{
+		{"as it is", "1", wire.Stateless, ""},
+		{"encoded", "=?base64?MQ==?=", wire.Stateless, ""},
+		{"another", "2", wire.Stateless, sallyport.HeaderMismatch},
+		{"not base64", "=?base64?M!?=", wire.Stateless, sallyport.HeaderMismatch},
+		{"missing", "-", wire.Stateless, sallyport.HeaderMismatch},
+		{"missing in a session", "-", wire.Sessions, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t, sallyport.Production, permitAll)
+			r.plan.tools["write"].ParamHeaders = []wire.ParamHeader{{Header: "Key", Path: []string{"id"}, Type: "string"}}
+			x := exchange(t, "write", `{"id":"1"}`)
+			x.Era, x.Headers = c.era, http.Header{}
+			if c.era == wire.Sessions {
+				r.plan.tools["write"].Stage.Transport.Era, x.Session = wire.Version20251125, &Session{Key: "key_1"}
+			}
+			if c.header != "-" {
+				x.Headers.Set("Mcp-Param-Key", c.header)
+			}
+			if c.want != "" {
+				r.expect(r.Call(context.Background(), x), c.want, sallyport.OutcomeRefused, "outcome")
+				return
+			}
+			r.expect(r.Call(context.Background(), x), "", sallyport.OutcomeOK, "intent", "write", "outcome")
+		})
 	}
 }
 

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 
 	"sallyport"
 )
@@ -25,6 +26,18 @@ func (g *Gateway) current(x *Exchange) error {
 		return r
 	}
 	return nil
+}
+
+// stopped names the error of a step in which the call was stopped while it waited.
+func (g *Gateway) stopped(ctx context.Context, x *Exchange, err error) error {
+	var refusal *sallyport.Refusal
+	if ctx.Err() == nil || !errors.Is(err, context.Canceled) || errors.As(err, &refusal) {
+		return err
+	}
+	if h := g.state.Load().Halted(&x.Target); h != nil {
+		return haltedRefusal(h)
+	}
+	return sallyport.Refuse(sallyport.Cancelled, "the call was cancelled", "")
 }
 
 func haltedRefusal(h *sallyport.Halt) *sallyport.Refusal {

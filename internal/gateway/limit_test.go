@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -262,6 +263,163 @@ func TestBudgetIsExact(t *testing.T) {
 	w.on("crm", resources(w, "file:///1"))
 	if names, _, _ := w.listed(w.request(sallyport.KindResource, "resources/list", `{}`, nil)); len(names) != 1 {
 		t.Errorf("listed %v", names)
+	}
+}
+
+// counter is a Rates that gives out what it has, of each key.
+type counter struct {
+	mu    sync.Mutex
+	has   map[string]int
+	rates map[string]sallyport.Rate // asked for last
+	err   error
+	wait  time.Duration
+}
+
+func (c *counter) Take(ctx context.Context, key string, r sallyport.Rate) (time.Duration, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.rates[key] = r
+	if c.err != nil || ctx.Err() != nil {
+		return 0, errors.Join(c.err, ctx.Err())
+	}
+	if c.has[key]--; c.has[key] < 0 {
+		return c.wait, nil
+	}
+	return 0, nil
+}
+
+// TestRate: calls that reach an upstream with a rate are counted, all of a stage
+// together, and refused with a wait when there are none left. Nothing else is counted.
+func TestRate(t *testing.T) {
+	hourly := sallyport.Rate{Calls: 60, Per: time.Hour}
+	limited := func(change func(u *sallyport.StageUpstream)) func(*sallyport.Release, *sallyport.StageConfig) {
+		return func(_ *sallyport.Release, c *sallyport.StageConfig) {
+			u := c.Upstreams["crm"]
+			u.Rate = &hourly
+			if change != nil {
+				change(&u)
+			}
+			c.Upstreams["crm"] = u
+		}
+	}
+	rig := func(t *testing.T, has int, change func(u *sallyport.StageUpstream)) (*wide, *counter) {
+		w := newWide(t, permitAll, limited(change), "crm", "mail")
+		c := &counter{has: map[string]int{"production/crm": has}, rates: map[string]sallyport.Rate{}, wait: 90 * time.Second}
+		w.Rates = c
+		return w, c
+	}
+	t.Run("counted", func(t *testing.T) {
+		w, c := rig(t, 3, nil)
+		w.run.Envelope.MaxCalls = 100
+		for range 2 {
+			succeeded(t, w.tool(t.Context(), "look"))
+		}
+		succeeded(t, w.tool(t.Context(), "write"))
+		intents, calls := len(w.intents), w.run.Calls()
+		for _, name := range []string{"look", "write"} {
+			refused(t, w.tool(t.Context(), name), sallyport.RateLimited)
+		}
+		if w.requests("crm") != 3 || len(w.intents) != intents {
+			t.Errorf("%d calls reached the upstream, and there are %d intents more", w.requests("crm"), len(w.intents)-intents)
+		}
+		if n := w.run.Calls() - calls; n != 2 {
+			t.Errorf("two calls that were refused count for %d in the budget", n)
+		}
+		if c.rates["production/crm"] != hourly || len(c.rates) != 1 {
+			t.Errorf("taken from %v", c.rates)
+		}
+		succeeded(t, w.tool(t.Context(), "mail__look")) // which has no rate
+		last := w.outcomes[len(w.outcomes)-2].Record
+		if last.Outcome != sallyport.OutcomeRefused || last.Refusal.Detail["retry_after_ms"] != int64(90_000) {
+			t.Errorf("recorded %s with %+v", last.Outcome, last.Refusal)
+		}
+		// Resources count as tools do; lists do not, nor what ends a subscription.
+		c.has["production/crm"] = 1
+		w.on("crm", resources(w, "file:///1"))
+		x := func(method string) *Exchange {
+			return w.request(sallyport.KindResource, method, `{"uri":"file:///1"}`, nil)
+		}
+		w.listed(w.request(sallyport.KindResource, "resources/list", `{}`, nil))
+		if r := w.Call(t.Context(), x("resources/read")); r.Refusal != nil {
+			t.Error(r.Refusal)
+		}
+		refused(t, w.Call(t.Context(), x("resources/read")), sallyport.RateLimited)
+		if names, _, _ := w.listed(w.request(sallyport.KindResource, "resources/list", `{"cursor":""}`, nil)); len(names) != 1 {
+			t.Errorf("without a call left, listed %v", names)
+		}
+		r := w.Call(t.Context(), w.request(sallyport.KindResource, "resources/unsubscribe", `{"uri":"file:///1"}`, &Session{Key: "key_1"}))
+		if r.Refusal != nil {
+			t.Error("a subscription cannot be ended:", r.Refusal)
+		}
+	})
+	t.Run("before the place", func(t *testing.T) {
+		w, c := rig(t, 0, func(u *sallyport.StageUpstream) { u.MaxInFlight = 1 })
+		for range 3 {
+			refused(t, w.tool(t.Context(), "look"), sallyport.RateLimited)
+		}
+		c.has["production/crm"] = 1
+		succeeded(t, w.tool(t.Context(), "look")) // none of those holds a place
+	})
+	t.Run("after policy and budget", func(t *testing.T) {
+		w, c := rig(t, 10, nil)
+		w.run.Envelope.MaxCalls = 1
+		succeeded(t, w.tool(t.Context(), "look"))
+		refused(t, w.tool(t.Context(), "look"), sallyport.OverBudget)
+		if c.has["production/crm"] != 9 {
+			t.Error("a call over its budget was counted")
+		}
+		w = newWide(t, `forbid (principal, action, resource);`, limited(nil), "crm")
+		w.Rates = c
+		refused(t, w.tool(t.Context(), "look"), sallyport.Denied)
+		if c.has["production/crm"] != 9 {
+			t.Error("a denied call was counted")
+		}
+	})
+	t.Run("off", func(t *testing.T) {
+		w, c := rig(t, 0, func(u *sallyport.StageUpstream) { u.Bindings = map[string]sallyport.Binding{"look": sallyport.Off} })
+		refused(t, w.tool(t.Context(), "look"), sallyport.BindingOff)
+		if len(c.rates) != 0 {
+			t.Error("what reaches nothing was counted")
+		}
+	})
+	for _, tt := range []struct {
+		name string
+		err  error
+		want sallyport.Code
+	}{
+		{"not ready", sallyport.Refuse(sallyport.NotReady, "away", ""), sallyport.NotReady},
+		{"a fault", errors.New("no"), sallyport.Internal500},
+		{"cancelled", context.Canceled, sallyport.Cancelled},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w, c := rig(t, 10, nil)
+			c.err = tt.err
+			refused(t, w.tool(t.Context(), "look"), tt.want)
+			if w.requests("crm") != 0 {
+				t.Error("a call that was not counted reached the upstream")
+			}
+		})
+	}
+	t.Run("nothing counts", func(t *testing.T) {
+		w, _ := rig(t, 10, nil)
+		w.Rates = nil
+		refused(t, w.tool(t.Context(), "look"), sallyport.Internal500)
+		succeeded(t, w.tool(t.Context(), "mail__look"))
+	})
+	// What an agent reads, and what it may act on.
+	for wait, want := range map[time.Duration]string{
+		time.Nanosecond:         "nothing was sent; wait 1 second and call again",
+		time.Second:             "nothing was sent; wait 1 second and call again",
+		time.Second + 1:         "nothing was sent; wait 2 seconds and call again",
+		120 * time.Second:       "nothing was sent; wait 120 seconds and call again",
+		120*time.Second + 1:     "nothing was sent; wait 3 minutes and call again",
+		24*time.Hour - 1:        "nothing was sent; wait 1440 minutes and call again",
+		1500 * time.Microsecond: "nothing was sent; wait 1 second and call again",
+	} {
+		r := rateLimited(wait)
+		if ms := r.Detail["retry_after_ms"].(int64); r.Hint != want || time.Duration(ms)*time.Millisecond < wait || time.Duration(ms-1)*time.Millisecond >= wait {
+			t.Errorf("after %v: %q, %d ms", wait, r.Hint, ms)
+		}
 	}
 }
 

@@ -43,6 +43,9 @@ func (g *Gateway) conclude(ctx context.Context, x *Exchange, reply *Reply) error
 	if x.Listing && reply.Refusal != nil && x.Response == nil {
 		return nil // a list that was not fetched: nothing was asked of anybody
 	}
+	if reply.Refusal != nil && reply.Refusal.Code == sallyport.NotReady && x.DispatchBy.IsZero() && !x.flight.sent() {
+		return nil // nothing was begun, and nothing can be recorded
+	}
 	r := g.record(x, audit.Outcome)
 	r.LatencyMicros = g.Now().Sub(x.Started).Microseconds()
 	r.UpstreamMicros = x.UpstreamTime.Microseconds()
@@ -122,6 +125,9 @@ func (g *Gateway) record(x *Exchange, kind audit.Kind) *audit.Record {
 	if x.Upstream != nil {
 		r.Upstream, r.UpstreamIdentity = x.Upstream.ID, x.Upstream.Identity
 		r.Binding = x.binding()
+		if r.Binding == sallyport.Simulate && x.Number > 0 {
+			r.World, r.Number = x.Upstream.World.Digest, int64(x.Number)
+		}
 	}
 	r.Access = sallyport.Changing
 	if !x.Changing() {

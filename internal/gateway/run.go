@@ -19,6 +19,30 @@ type Run struct {
 
 	reserving sync.Mutex // guards what follows, and is held while a share is asked for
 	next, end int        // the numbers of the calls that may be made: a share not used up
+	last      chan struct{}
+}
+
+// place is the number of a call in its run, from 0 in the order of admission.
+type place struct {
+	number int
+	// before is closed when the call before it has ended, nil if there was none; done
+	// is to be closed when this one has.
+	before <-chan struct{}
+	done   chan struct{}
+}
+
+// wait returns when the calls before have ended: a world that holds state answers in the
+// order of admission.
+func (p *place) wait(ctx context.Context) error {
+	if p == nil || p.before == nil {
+		return nil
+	}
+	select {
+	case <-p.before:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // Share takes a share of the calls of a run out of its budget, where other replicas
@@ -29,6 +53,24 @@ type Share func(ctx context.Context, run *sallyport.Run) (first, calls int, err 
 // counts its calls.
 func NewRun(r sallyport.Run, share Share) *Run {
 	return &Run{Run: r, share: share, labels: r.Labels, calls: r.Calls}
+}
+
+// leave lets the next one in, once those before have gone: a call that did not wait for
+// its turn must not give it away.
+func (p *place) leave() {
+	if p.before == nil {
+		close(p.done)
+		return
+	}
+	select {
+	case <-p.before:
+		close(p.done)
+	default:
+		go func() {
+			<-p.before
+			close(p.done)
+		}()
+	}
 }
 
 // Labels are what the run knows now.
@@ -53,33 +95,40 @@ func (r *Run) Heard(l sallyport.Labels, calls int) {
 	r.labels, r.calls = r.labels.Join(l), max(r.calls, calls)
 }
 
-// reserve takes one call from the run's budget and returns its number, from 0 in the
-// order of admission.
-func (r *Run) reserve(ctx context.Context) (number int, ok bool, err error) {
-	if r.share == nil {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		if most := r.Envelope.MaxCalls; most > 0 && r.calls >= most {
-			return 0, false, nil
-		}
-		r.calls++
-		return r.calls - 1, true, nil
-	}
+// reserve takes one call from the run's budget and gives it its place, or none if there
+// is no room. Calls that wait for each other are in line.
+func (r *Run) reserve(ctx context.Context, inLine bool) (*place, error) {
 	r.reserving.Lock()
 	defer r.reserving.Unlock()
-	if r.next == r.end {
-		first, calls, err := r.share(ctx, &r.Run)
-		if err != nil || calls == 0 {
-			return 0, false, err
+	p := &place{}
+	if r.share == nil {
+		r.mu.Lock()
+		if most := r.Envelope.MaxCalls; most > 0 && r.calls >= most {
+			r.mu.Unlock()
+			return nil, nil
 		}
-		r.next, r.end = first, first+calls
+		p.number = r.calls
+		r.calls++
+		r.mu.Unlock()
+	} else {
+		if r.next == r.end {
+			first, calls, err := r.share(ctx, &r.Run)
+			if err != nil || calls == 0 {
+				return nil, err
+			}
+			r.next, r.end = first, first+calls
+		}
+		p.number = r.next
+		r.next++
+		r.mu.Lock()
+		r.calls = max(r.calls, r.next)
+		r.mu.Unlock()
 	}
-	number = r.next
-	r.next++
-	r.mu.Lock()
-	r.calls = max(r.calls, r.next)
-	r.mu.Unlock()
-	return number, true, nil
+	if inLine {
+		p.before, p.done = r.last, make(chan struct{})
+		r.last = p.done
+	}
+	return p, nil
 }
 
 func (r *Run) learn(l sallyport.Labels) { r.Heard(l, 0) }

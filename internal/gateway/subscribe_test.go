@@ -386,3 +386,37 @@ func TestCovers(t *testing.T) {
 		}
 	})
 }
+
+// TestTasks: a call that asks for a task is not sent, and a result that is one does
+// not enter; nobody knows what becomes of a change that was begun so.
+func TestTasks(t *testing.T) {
+	for result, isTask := range map[string]bool{
+		`{"resultType":"task","taskId":"1","status":"working"}`: true,
+		`{"task":{"taskId":"1","status":"working"}}`:            true,
+		`{"content":[],"task":{"taskId":"1"}}`:                  false,
+		`{"task":"1"}`:                                          false,
+	} {
+		w := newWide(t, permitAll, nil, "crm")
+		w.on("crm", func(context.Context, *Request) (*Response, error) { return w.says(result), nil })
+		for name, unknown := range map[string]bool{"look": false, "write": true} {
+			reply := w.tool(t.Context(), name)
+			if !isTask {
+				succeeded(t, reply)
+				continue
+			}
+			refused(t, reply, sallyport.EraMismatch)
+			want := sallyport.OutcomeRefused
+			if unknown {
+				want = sallyport.OutcomeUnsettled
+			}
+			if got := w.outcomes[len(w.outcomes)-1].Record.Outcome; got != want {
+				t.Errorf("%s of %s: outcome %s, want %s", name, result, got, want)
+			}
+		}
+		before := w.requests("crm")
+		refused(t, w.Call(t.Context(), w.request(sallyport.KindTool, wire.MethodToolsCall, `{"name":"look","arguments":{"id":"1"},"task":{"ttl":1}}`, nil)), sallyport.EraMismatch)
+		if w.requests("crm") != before {
+			t.Error("it was sent")
+		}
+	}
+}

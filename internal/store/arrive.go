@@ -13,13 +13,29 @@ import (
 	"sallyport"
 )
 
+// mostAtOnce bounds, in bytes, what is sent with one statement, unless it is one op, and
+// mostChanges the ops of a transaction that takes several statements for each: meanwhile the
+// fence is held.
+const mostAtOnce, mostChanges = 8 << 20, 64
+
+// size is about how many bytes an op is.
+func (o *op) size() (n int) {
+	for i := range o.records {
+		n += len(o.records[i].body) + len(o.records[i].payload)
+	}
+	return n
+}
+
 // commit writes a batch: ops without changes with one statement in one round trip, so
 // that a program that is paused holds up nobody; what people changed in transactions
 // between.
 func (e *postgres) commit(ctx context.Context, s *Store, batch []*op, results []error) error {
 	for from := 0; from < len(batch); {
-		to, changes := from+1, len(batch[from].changes) > 0
+		to, changes, size := from+1, len(batch[from].changes) > 0, batch[from].size()
 		for to < len(batch) && len(batch[to].changes) > 0 == changes {
+			if size += batch[to].size(); size > mostAtOnce || changes && to-from == mostChanges {
+				break
+			}
 			to++
 		}
 		write := e.arrive
@@ -45,18 +61,22 @@ func (e *postgres) commit(ctx context.Context, s *Store, batch []*op, results []
 func retried(do func() error) error {
 	for try := 0; ; try++ {
 		err := do()
-		refused, ok := errors.AsType[*pgconn.PgError](err)
-		if !ok || try == 5 || refused.Code != "40P01" && refused.Code != "40001" && refused.Code != "55P03" {
+		if try == 5 || !inTheWay(err) {
 			return err
 		}
 	}
+}
+
+func inTheWay(err error) bool {
+	refused, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (refused.Code == "40P01" || refused.Code == "40001" || refused.Code == "55P03")
 }
 
 // arrive writes the records of ops that change nothing else.
 func (e *postgres) arrive(ctx context.Context, s *Store, batch []*op, results []error) error {
 	for range 100 {
 		if e.stale.Swap(false) {
-			if err := s.reloadControl(ctx, s.conn); err != nil {
+			if err := e.reload(ctx, s); err != nil {
 				return err
 			}
 		}
@@ -90,7 +110,7 @@ func (e *postgres) arrive(ctx context.Context, s *Store, batch []*op, results []
 		if err := e.there(ctx, s); err != nil {
 			return err
 		}
-		if err := s.reloadControl(ctx, s.conn); err != nil {
+		if err := e.reload(ctx, s); err != nil {
 			return err
 		}
 	}
@@ -107,15 +127,16 @@ func (e *postgres) insert(ctx context.Context, s *Store, records []*sealed) (wri
 	runs, bodies, payloads := columns(records)
 	b := &pgx.Batch{}
 	b.Queue(`SELECT pg_advisory_xact_lock_shared($1)`, e.fenceKey())
-	if ids, integrity, confidentiality := raised(records); len(ids) > 0 {
-		b.Queue(`UPDATE runs SET integrity = least(runs.integrity, v.i), confidentiality = greatest(runs.confidentiality, v.c)
-			FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS v (id, i, c) WHERE runs.id = v.id`, ids, integrity, confidentiality)
-	}
 	b.Queue(`INSERT INTO arrivals (start, n, epoch, at, run, body, payload)
 		SELECT $1, $2 + r.o - 1, c.epoch, `+clock+`, r.run, r.body, r.payload
 		FROM control c, replicas m, unnest($5::text[], $6::bytea[], $7::bytea[]) WITH ORDINALITY AS r (run, body, payload, o)
 		WHERE c.epoch = $3 AND m.start = $1 AND m.ended = 0 AND pg_backend_pid() = $4`,
 		e.start.Load(), e.next, s.judge, e.pid, runs, bodies, payloads)
+	if ids, integrity, confidentiality := raised(records); len(ids) > 0 { // if the records are there
+		b.Queue(`UPDATE runs SET integrity = least(runs.integrity, v.i), confidentiality = greatest(runs.confidentiality, v.c)
+			FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS v (id, i, c)
+			WHERE runs.id = v.id AND EXISTS (SELECT 1 FROM arrivals WHERE start = $4 AND n = $5)`, ids, integrity, confidentiality, e.start.Load(), e.next)
+	}
 	err = s.conn.Raw(func(driver any) (err error) {
 		sent := driver.(*stdlib.Conn).Conn().SendBatch(ctx, b)
 		defer func() { err = errors.Join(err, sent.Close()) }()
@@ -124,7 +145,9 @@ func (e *postgres) insert(ctx context.Context, s *Store, records []*sealed) (wri
 			if err != nil {
 				return err
 			}
-			written = tag.Insert() && tag.RowsAffected() == int64(len(records))
+			if tag.Insert() {
+				written = tag.RowsAffected() == int64(len(records))
+			}
 		}
 		return nil
 	})
@@ -218,7 +241,7 @@ func (e *postgres) change(ctx context.Context, s *Store, batch []*op, results []
 	}
 	e.next += int64(len(records))
 	if t.judges {
-		return s.reloadControl(ctx, s.conn)
+		return e.reload(ctx, s)
 	}
 	return nil
 }

@@ -54,6 +54,9 @@ func (t *transaction) change(changes []control.Change) (own, all error) {
 		return nil, t.exec(`RELEASE op`)
 	}
 	t.s.halts = halts
+	if inTheWay(own) { // another transaction, not the op, is at fault: all is done once more
+		return nil, own
+	}
 	if err := errors.Join(t.exec(`ROLLBACK TO op`), t.exec(`RELEASE op`)); err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 
 	"sallyport"
 	"sallyport/internal/audit"
+	"sallyport/internal/canonical"
 	"sallyport/internal/config"
 	"sallyport/internal/control"
 )
@@ -405,6 +406,8 @@ func (c *checking) checkVersions() error {
 			is, err = digestOf[sallyport.Release](body)
 		case control.StageVersion:
 			is, err = digestOf[sallyport.StageConfig](body)
+		case control.WorldVersion, control.FileVersion:
+			is = sallyport.Digest(canonical.SumBytes(body))
 		default:
 			err = errors.New("the kind is not known")
 		}

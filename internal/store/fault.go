@@ -1,7 +1,10 @@
 package store
 
 import (
+	"context"
 	"errors"
+	"io"
+	"net"
 	"strings"
 	"syscall"
 
@@ -42,7 +45,7 @@ func remedyOfPostgres(err error) string {
 		case e.Code == "53100":
 			return "make room on the disk of the PostgreSQL server; what has been recorded is safe"
 		case e.Code == "53300":
-			return "raise max_connections of the PostgreSQL server, or let fewer programs use it: sallyport needs six"
+			return "raise max_connections of the PostgreSQL server, or let fewer programs use it: each sallyport server needs up to sixteen"
 		case e.Code == "3D000":
 			return "create the database: CREATE DATABASE name ENCODING 'UTF8' TEMPLATE template0"
 		case e.Code == "42P01":
@@ -66,12 +69,24 @@ func remedyOfPostgres(err error) string {
 // unread is what somebody is told who cannot be known, because the store cannot be
 // read at the moment.
 func (s *Store) unread(err error) error {
-	connect, server := (*pgconn.ConnectError)(nil), (*pgconn.PgError)(nil)
+	connect, server, cut := (*pgconn.ConnectError)(nil), (*pgconn.PgError)(nil), (*net.OpError)(nil)
 	gone := errors.As(err, &connect) || errors.As(err, &server) && strings.HasPrefix(server.Code, "57P") // the server ends
-	if !gone && !lost(err) && s.Ready() == nil {
+	if _, ok := errors.AsType[*sallyport.Refusal](err); ok || err == nil {
+		return err
+	}
+	if !gone && !lost(err) && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.As(err, &cut) && s.Ready() == nil {
 		return err
 	}
 	return sallyport.Refuse(sallyport.NotReady, "the store cannot be read at the moment, so nothing is done", "try again later; halts work all the same: sallyport halt --local on the server's machine")
+}
+
+// promptly bounds what a call waits for before it is judged: a database that is not
+// heard of does not keep callers waiting for it.
+func (s *Store) promptly(ctx context.Context) (context.Context, context.CancelFunc) {
+	if s.Replicated() {
+		return context.WithTimeout(ctx, lease)
+	}
+	return ctx, func() {}
 }
 
 // Error is an error of the disk or the database, with what to do about it.

@@ -333,7 +333,16 @@ func (l *leader) sign(ctx context.Context) error {
 // close takes the replicas off the list that are gone and have left nothing without a
 // place.
 func (l *leader) close(ctx context.Context) error {
-	_, err := l.conn.ExecContext(ctx, `UPDATE replicas SET done = true WHERE NOT done AND ended <> 0 AND ended < `+clock+` - $1
+	const gone = `NOT done AND ended <> 0 AND ended < ` + clock + ` - $1`
+	var some bool
+	if err := l.conn.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM replicas WHERE `+gone+`)`, givenUp.Microseconds()).Scan(&some); err != nil || !some {
+		return err
+	}
+	// What they sent last may be on its way still.
+	if alone, err := l.stood(ctx, l.conn, leastStand); !alone || err != nil {
+		return err
+	}
+	_, err := l.conn.ExecContext(ctx, `UPDATE replicas SET done = true WHERE `+gone+`
 		AND (SELECT n FROM placed WHERE placed.start = replicas.start) >= coalesce((SELECT n + 1 FROM arrivals WHERE arrivals.start = replicas.start ORDER BY n DESC LIMIT 1), 0)`,
 		givenUp.Microseconds())
 	return err

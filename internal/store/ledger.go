@@ -29,6 +29,10 @@ func (s *Store) Intend(_ context.Context, e *gateway.Entry) error {
 	if errors.As(err, &halted) {
 		return sallyport.Refuse(sallyport.Halted, "an operator has stopped this: "+halted.Halt.Reason, "stop the task and tell the person you work for")
 	}
+	if _, ok := errors.AsType[*sallyport.Refusal](err); err != nil && !ok {
+		s.Log.Error("an intent could not be recorded, so the call was not sent", "call", e.Record.Call, "err", withRemedy(err))
+		return sallyport.Refuse(sallyport.NotReady, "nothing can be recorded at the moment, so nothing was done", "try again later")
+	}
 	return err
 }
 
@@ -117,12 +121,14 @@ func (s *Store) dataKey(run sallyport.RunID) (cipher.AEAD, error) {
 
 func (s *Store) readDataKey(run sallyport.RunID) (cipher.AEAD, error) {
 	var wrapped []byte
-	err := s.readers.QueryRow(`SELECT wrapped FROM data_keys WHERE run = $1`, string(run)).Scan(&wrapped)
+	ctx, cancel := s.promptly(context.Background())
+	defer cancel()
+	err := s.prompt.QueryRowContext(ctx, `SELECT wrapped FROM data_keys WHERE run = $1`, string(run)).Scan(&wrapped)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, erased(run)
 	}
 	if err != nil {
-		return nil, err
+		return nil, s.unread(err)
 	}
 	return s.unwrap(run, wrapped)
 }

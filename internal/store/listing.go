@@ -435,7 +435,7 @@ func (s *Store) ListKeys(ctx context.Context, agent sallyport.AgentID, kind sall
 	if made.IsZero() {
 		below = math.MaxInt64
 	}
-	return s.queryKeys(ctx, keyColumns+`WHERE run = '' AND ($1 = '' OR agent = $1) AND ($2 = 0 OR kind = $2)
+	return queryKeys(ctx, s.readers, keyColumns+`WHERE run = '' AND ($1 = '' OR agent = $1) AND ($2 = 0 OR kind = $2)
 		AND (made < $3 OR made = $3 AND id > $4) ORDER BY made DESC, id LIMIT $5`, string(agent), int64(kind), below, string(id), limit)
 }
 

@@ -8,15 +8,18 @@ import (
 	"fmt"
 	"hash/fnv"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
+	"golang.org/x/mod/sumdb/note"
 
 	"sallyport"
 )
@@ -62,9 +65,10 @@ type postgres struct {
 
 	hearing
 	leading
-	fresh chan *freshRun
-	quit  context.CancelFunc
-	all   sync.WaitGroup // the goroutines beside the one that writes
+	fresh  chan *freshRun
+	quit   context.CancelFunc
+	ending <-chan struct{} // closed by quit
+	all    sync.WaitGroup  // the goroutines beside the one that writes
 }
 
 const (
@@ -93,8 +97,12 @@ func (e *postgres) parse() error {
 	if c.ConnectTimeout == 0 {
 		c.ConnectTimeout = 5 * time.Second
 	}
-	// A server that is gone without a word is noticed.
-	c.DialFunc = (&net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 2 * time.Second, Count: 3}}).DialContext
+	// A server that is gone without a word is noticed, while something is sent and while
+	// nothing is.
+	c.DialFunc = (&net.Dialer{
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 2 * time.Second, Interval: time.Second, Count: 3},
+		Control:         func(network, _ string, c syscall.RawConn) error { return unheard(network, c, 4*time.Second) },
+	}).DialContext
 	c.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsPrimary
 	e.config = c
 	return nil
@@ -136,6 +144,9 @@ func (e *postgres) open(ctx context.Context, s *Store) error {
 	if err := e.openReaders(ctx, s); err != nil {
 		return err
 	}
+	if err := e.sameKeys(ctx, s); err != nil {
+		return err
+	}
 	if err := e.join(ctx, s); err != nil {
 		return err
 	}
@@ -143,7 +154,7 @@ func (e *postgres) open(ctx context.Context, s *Store) error {
 		return err
 	}
 	beside, quit := context.WithCancel(context.Background())
-	e.quit = quit
+	e.quit, e.ending = quit, beside.Done()
 	for _, task := range []func(context.Context, *Store){e.hear, e.lead, e.tend, e.readFresh} {
 		e.all.Go(func() { task(beside, s) })
 	}
@@ -169,8 +180,45 @@ func (e *postgres) openReaders(ctx context.Context, s *Store) error {
 		return err
 	}
 	s.readers = stdlib.OpenDB(*e.settings("sallyport reads", map[string]string{"default_transaction_read_only": "on"}))
-	s.readers.SetMaxOpenConns(5)
-	s.readers.SetMaxIdleConns(5)
+	s.readers.SetMaxOpenConns(4)
+	s.readers.SetMaxIdleConns(4)
+	s.prompt = stdlib.OpenDB(*e.settings("sallyport judges", map[string]string{"default_transaction_read_only": "on"}))
+	s.prompt.SetMaxOpenConns(3)
+	s.prompt.SetMaxIdleConns(3)
+	return nil
+}
+
+// sameKeys refuses a store that was written with other keys than those of s: as leader
+// this replica would sign what nobody can verify, and none could read what another has
+// sealed.
+func (e *postgres) sameKeys(ctx context.Context, s *Store) error {
+	other := sallyport.Refuse(sallyport.BadConfig, "the store "+e.name()+" was written with other keys than those of this server",
+		"copy the folder of keys from a server that uses it: all of them need the same")
+	var signed []byte
+	switch err := s.conn.QueryRowContext(ctx, `SELECT note FROM checkpoints ORDER BY size DESC LIMIT 1`).Scan(&signed); {
+	case errors.Is(err, sql.ErrNoRows):
+	case err != nil:
+		return err
+	default:
+		_, err := note.Open(signed, note.VerifierList())
+		unverified, ok := errors.AsType[*note.UnverifiedNoteError](err)
+		if !ok || !slices.ContainsFunc(unverified.Note.UnverifiedSigs, func(g note.Signature) bool {
+			return g.Name == s.Signer.Name() && g.Hash == s.Signer.KeyHash()
+		}) {
+			return other
+		}
+	}
+	var run sallyport.RunID
+	var wrapped []byte
+	switch err := s.conn.QueryRowContext(ctx, `SELECT run, wrapped FROM data_keys LIMIT 1`).Scan(&run, &wrapped); {
+	case errors.Is(err, sql.ErrNoRows):
+	case err != nil:
+		return err
+	default:
+		if _, err := s.unwrap(run, wrapped); err != nil {
+			return other
+		}
+	}
 	return nil
 }
 
@@ -279,8 +327,10 @@ func (e *postgres) there(ctx context.Context, s *Store) error {
 		return sql.ErrConnDone
 	}
 	var ended, pid int64
-	err := s.conn.QueryRowContext(ctx, `SELECT ended, pg_backend_pid() FROM replicas WHERE start = $1`, e.start.Load()).Scan(&ended, &pid)
+	err := s.conn.QueryRowContext(ctx, `SELECT ended, pg_backend_pid() FROM replicas WHERE start = $1 AND boot = $2`, e.start.Load(), s.boot).Scan(&ended, &pid)
 	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return errForgotten
 	case err != nil:
 		return err
 	case pid != e.pid:
@@ -292,8 +342,9 @@ func (e *postgres) there(ctx context.Context, s *Store) error {
 }
 
 var (
-	errEnded  = errors.New("the other replicas have given this one up")
-	errPooled = sallyport.Refuse(sallyport.NotReady, "statements of one session reach PostgreSQL in different ones",
+	errEnded     = errors.New("the other replicas have given this one up")
+	errForgotten = errors.New("the database knows nothing of this replica")
+	errPooled    = sallyport.Refuse(sallyport.NotReady, "statements of one session reach PostgreSQL in different ones",
 		"connect store.postgres to the server itself, or through a pooler in session mode")
 )
 
@@ -308,11 +359,7 @@ func (e *postgres) again(ctx context.Context, s *Store) error {
 		return e.reread(ctx, s)
 	}
 	if errors.Is(err, errEnded) { // while it was paused, or could not be heard
-		s.Log.Warn("the other replicas had given this one up; it joins them again", "start", e.start.Load())
-		if err := e.join(ctx, s); err != nil {
-			return err
-		}
-		return e.reread(ctx, s)
+		return e.afresh(ctx, s)
 	}
 	if s.conn != nil {
 		_ = discard(s.conn) // it is gone either way
@@ -330,9 +377,9 @@ func (e *postgres) again(ctx context.Context, s *Store) error {
 		}
 		switch err := e.there(ctx, s); {
 		case errors.Is(err, errEnded):
-			if err := e.join(ctx, s); err != nil {
-				return err
-			}
+			return e.afresh(ctx, s)
+		case errors.Is(err, errForgotten):
+			return e.lose(s, "this replica is missing in the database")
 		case err != nil:
 			return err
 		}
@@ -351,21 +398,61 @@ func (e *postgres) again(ctx context.Context, s *Store) error {
 	return e.last
 }
 
+// afresh goes on under another number.
+func (e *postgres) afresh(ctx context.Context, s *Store) error {
+	if err := e.kept(ctx, s); err != nil { // nobody looks again for what was written under the old one
+		return err
+	}
+	s.Log.Warn("the other replicas had given this one up; it joins them again", "start", e.start.Load())
+	if err := e.join(ctx, s); err != nil {
+		return err
+	}
+	return e.reread(ctx, s)
+}
+
 // reread reads what the writing goroutine keeps in memory.
 func (e *postgres) reread(ctx context.Context, s *Store) error {
+	if err := e.kept(ctx, s); err != nil {
+		return err
+	}
+	return e.reload(ctx, s)
+}
+
+// kept reads how much this start has written, and sees that all is there that was
+// acknowledged.
+func (e *postgres) kept(ctx context.Context, s *Store) error {
 	var written int64
 	err := s.conn.QueryRowContext(ctx, `SELECT coalesce((SELECT n + 1 FROM arrivals WHERE start = $1 ORDER BY n DESC LIMIT 1), 0)`, e.start.Load()).Scan(&written)
 	if err != nil {
 		return err
 	}
 	if written < e.next {
-		e.over = sallyport.Refuse(sallyport.NotReady, "the end of what was acknowledged is missing in the database: nothing is written any more",
-			"an operator has to look: a backup was restored, or a standby promoted that lagged")
-		s.Log.Error("the end of what was acknowledged is missing", "start", e.start.Load(), "acknowledged", e.next, "found", written)
-		return e.over
+		return e.lose(s, "the end of what was acknowledged is missing in the database", "acknowledged", e.next, "found", written)
 	}
 	e.next = written
-	return s.reloadControl(ctx, s.conn)
+	return nil
+}
+
+// reload reads again what was decided.
+func (e *postgres) reload(ctx context.Context, s *Store) error {
+	known := s.judge
+	if err := s.reloadControl(ctx, s.conn); err != nil {
+		return err
+	}
+	if s.judge < known {
+		return e.lose(s, "decisions that were put into effect here are missing in the database", "known", known, "found", s.judge)
+	}
+	return nil
+}
+
+// lose says that the database has lost something: nothing is written any more.
+func (e *postgres) lose(s *Store, what string, facts ...any) error {
+	if e.over == nil {
+		e.over = sallyport.Refuse(sallyport.NotReady, what+": nothing is written any more",
+			"an operator has to look: a backup was restored, or a standby promoted that lagged")
+		s.Log.Error(what, append([]any{"start", e.start.Load()}, facts...)...)
+	}
+	return e.over
 }
 
 func (e *postgres) tick(*Store) {}
@@ -383,7 +470,7 @@ func (e *postgres) stop(s *Store) {
 	// whose outcome is unknown: those are found when it is given up.
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	if _, err := s.conn.ExecContext(ctx, `UPDATE replicas SET ended = `+clock+` WHERE start = $1`, e.start.Load()); err != nil {
+	if _, err := s.conn.ExecContext(ctx, `UPDATE replicas SET ended = `+clock+`, beat = 0 WHERE start = $1`, e.start.Load()); err != nil {
 		s.Log.Debug("the other replicas were not told that this one ends", "err", err)
 	}
 }

@@ -3,11 +3,13 @@ package store
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -84,6 +86,14 @@ func (d *database) Open(ctx context.Context, s conform.Settings) (conform.Engine
 	})
 	if err != nil { // not a nil *store.Store in an interface that is not nil
 		return nil, err
+	}
+	// It does all that one of several does, which ends what is over only while it leads.
+	for e := opened.db.(*postgres); !e.leads.Load(); {
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(ctx.Err(), opened.Close())
+		case <-time.After(time.Millisecond):
+		}
 	}
 	return opened, nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"sallyport"
 	"sallyport/internal/audit"
+	"sallyport/internal/canonical"
 	"sallyport/internal/control"
 	"sallyport/internal/gateway"
 )
@@ -167,13 +168,9 @@ func (s *Store) Unknowns(ctx context.Context) ([]control.Unknown, error) {
 		}
 	}
 	s.catchUp()
-	gone, err := s.db.gone(ctx, s)
-	if err != nil {
-		return nil, err
-	}
-	out, err := s.openIntents(ctx, func(call sallyport.CallID, boot string) bool {
+	out, err := s.openIntents(ctx, func(call sallyport.CallID, _ string, gone bool) bool {
 		_, isLost := lost[call]
-		return gone(boot) && !isLost
+		return gone && !isLost
 	})
 	for _, call := range slices.Sorted(maps.Keys(lost)) { // ids sort by time
 		out = append(out, lost[call])
@@ -183,14 +180,15 @@ func (s *Store) Unknowns(ctx context.Context) ([]control.Unknown, error) {
 
 // openIntents lists the intents without a final outcome that are wanted, oldest
 // first.
-func (s *Store) openIntents(ctx context.Context, wanted func(call sallyport.CallID, boot string) bool) ([]control.Unknown, error) {
-	var out []control.Unknown
+func (s *Store) openIntents(ctx context.Context, wanted func(call sallyport.CallID, boot string, gone bool) bool) ([]control.Unknown, error) {
+	var all []control.Unknown
+	var boots []string
 	err := each(ctx, s.readers, `SELECT i.call, i.seq, i.boot, r.body FROM intents i JOIN records r ON r.seq = i.seq ORDER BY i.seq`, func(scan func(...any) error) error {
 		var call sallyport.CallID
 		var seq int64
 		var boot string
 		var body []byte
-		if err := scan(&call, &seq, &boot, &body); err != nil || !wanted(call, boot) {
+		if err := scan(&call, &seq, &boot, &body); err != nil {
 			return err
 		}
 		r, err := audit.ParseRecord(body)
@@ -199,10 +197,25 @@ func (s *Store) openIntents(ctx context.Context, wanted func(call sallyport.Call
 		}
 		u := unknownCall(r)
 		u.Sequence = seq
-		out = append(out, u)
+		all, boots = append(all, u), append(boots, boot)
 		return nil
 	})
-	return out, err
+	if err != nil || len(all) == 0 {
+		return nil, err
+	}
+	// Who is gone is asked last: a replica that has begun since the intents were read has none
+	// among them.
+	gone, err := s.db.gone(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	var out []control.Unknown
+	for i, u := range all {
+		if wanted(u.Call, boots[i], gone(boots[i])) {
+			out = append(out, u)
+		}
+	}
+	return out, nil
 }
 
 // unknownCall is the call that a record is about, without the sequence of its
@@ -243,13 +256,9 @@ func (s *Store) markUnknown(ctx context.Context) ([]control.Unknown, error) {
 	if err := s.db.caughtUp(ctx, s, false); err != nil {
 		return nil, err
 	}
-	gone, err := s.db.gone(ctx, s)
-	if err != nil {
-		return nil, err
-	}
-	unknowns, err := s.openIntents(ctx, func(call sallyport.CallID, boot string) bool {
+	unknowns, err := s.openIntents(ctx, func(call sallyport.CallID, boot string, gone bool) bool {
 		_, isLost := lost[call]
-		return boot != "" && (gone(boot) || isLost)
+		return boot != "" && (gone || isLost)
 	})
 	if err != nil || len(unknowns)+len(lost) == 0 {
 		return nil, err
@@ -278,10 +287,42 @@ func (s *Store) markUnknown(ctx context.Context) ([]control.Unknown, error) {
 	return marked, s.db.caughtUp(ctx, s, false)
 }
 
+// Simulated returns the calls of a run that a world answered, numbers from (from 1) to
+// before to, in the order of their numbers.
+func (s *Store) Simulated(ctx context.Context, run sallyport.RunID, world sallyport.Digest, from, to int) ([]sallyport.PastCall, error) {
+	lines, err := s.Trace(ctx, run, "", true)
+	if err != nil {
+		return nil, err
+	}
+	var out []sallyport.PastCall
+	for _, l := range lines {
+		r, err := audit.ParseRecord(l.Body)
+		if err != nil {
+			return nil, fmt.Errorf("record %d: %w", l.Sequence, err)
+		}
+		// What the world refused, or what was cancelled before it was asked, changed nothing.
+		if r.Kind != audit.Outcome || r.World != world || r.Grade == 0 || r.Number < int64(from) || r.Number >= int64(to) {
+			continue
+		}
+		past := sallyport.PastCall{Number: int(r.Number), Upstream: r.Upstream, Tool: r.Tool}
+		if l.Payload == nil {
+			if r.Arguments != "" {
+				return nil, erased(run)
+			}
+		} else {
+			past.Args = l.Payload.Arguments
+		}
+		out = append(out, past)
+	}
+	slices.SortFunc(out, func(a, b sallyport.PastCall) int { return a.Number - b.Number })
+	return out, nil
+}
+
 // Decided returns all that people have decided.
-func (s *Store) Decided(ctx context.Context) (*control.Decided, error) {
+func (s *Store) Decided(ctx context.Context) (_ *control.Decided, err error) {
+	defer func() { err = s.unread(err) }()
 	// One read transaction, so that all of it is of one epoch.
-	tx, err := s.readers.BeginTx(ctx, s.db.dialect().snapshot)
+	tx, err := s.prompt.BeginTx(ctx, s.db.dialect().snapshot)
 	if err != nil {
 		return nil, err
 	}
@@ -369,17 +410,52 @@ func (s *Store) StageConfig(ctx context.Context, id sallyport.Digest) (*sallypor
 	return version[sallyport.StageConfig](ctx, s, control.StageVersion, id)
 }
 
+// World returns a registered world and the files it reads, or a refusal with code
+// no_release. What it returns is what its digests say.
+func (s *Store) World(ctx context.Context, id sallyport.Digest) (*sallyport.WorldDefinition, map[string][]byte, error) {
+	body, err := s.versionBody(ctx, control.WorldVersion, id)
+	if err != nil {
+		return nil, nil, err
+	}
+	def := new(sallyport.WorldDefinition)
+	if err := json.Unmarshal(body, def); err != nil {
+		return nil, nil, fmt.Errorf("world %s: %w", id.Short(), err)
+	}
+	files := map[string][]byte{}
+	for name, digest := range def.Files {
+		if files[name], err = s.versionBody(ctx, control.FileVersion, digest); err != nil {
+			return nil, nil, fmt.Errorf("world %s, %s: %w", id.Short(), name, err)
+		}
+	}
+	return def, files, nil
+}
+
+// versionBody is the bytes of a version whose digest is over just them.
+func (s *Store) versionBody(ctx context.Context, kind control.VersionKind, id sallyport.Digest) ([]byte, error) {
+	var body []byte
+	err := s.readers.QueryRowContext(ctx, `SELECT body FROM versions WHERE kind = $1 AND digest = $2`, string(kind), string(id)).Scan(&body)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, sallyport.Refuse(sallyport.NoRelease, fmt.Sprintf("no %s %s has been applied", kind, id.Short()), "sallyport apply registers what the project directory says")
+	}
+	if err == nil && sallyport.Digest(canonical.SumBytes(body)) != id {
+		err = sallyport.Refuse(sallyport.NotReady, "what was registered has been altered in the store, so nothing is done with it", "an operator has to look: audit verify says what else was altered")
+	}
+	return body, err
+}
+
 func version[T any](ctx context.Context, s *Store, kind control.VersionKind, digest sallyport.Digest) (*T, error) {
 	if v, ok := s.versions.Load(versionKey{kind, digest}); ok {
 		return v.(*T), nil
 	}
+	ctx, cancel := s.promptly(ctx)
+	defer cancel()
 	var body []byte
 	err := s.readers.QueryRowContext(ctx, `SELECT body FROM versions WHERE kind = $1 AND digest = $2`, string(kind), string(digest)).Scan(&body)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, sallyport.Refuse(sallyport.NoRelease, fmt.Sprintf("no %s %s has been applied", kind, digest.Short()), "sallyport apply registers what the project directory says")
 	}
 	if err != nil {
-		return nil, err
+		return nil, s.unread(err)
 	}
 	v := new(T)
 	if err := json.Unmarshal(body, v); err != nil {
@@ -393,7 +469,9 @@ const keyColumns = `SELECT id, kind, hash, agent, release, run, person, ceiling,
 
 // Key returns the key with a hash, or a refusal with code unauthenticated.
 func (s *Store) Key(ctx context.Context, hash [32]byte) (*control.Key, error) {
-	keys, err := s.queryKeys(ctx, keyColumns+`WHERE hash = $1`, hash[:])
+	ctx, cancel := s.promptly(ctx)
+	defer cancel()
+	keys, err := queryKeys(ctx, s.prompt, keyColumns+`WHERE hash = $1`, hash[:])
 	if err != nil {
 		return nil, s.unread(err)
 	}
@@ -405,12 +483,12 @@ func (s *Store) Key(ctx context.Context, hash [32]byte) (*control.Key, error) {
 
 // Keys lists the keys that are not run tokens, newest first.
 func (s *Store) Keys(ctx context.Context) ([]control.Key, error) {
-	return s.queryKeys(ctx, keyColumns+`WHERE run = '' ORDER BY made DESC, id`)
+	return queryKeys(ctx, s.readers, keyColumns+`WHERE run = '' ORDER BY made DESC, id`)
 }
 
-func (s *Store) queryKeys(ctx context.Context, query string, args ...any) ([]control.Key, error) {
+func queryKeys(ctx context.Context, q querier, query string, args ...any) ([]control.Key, error) {
 	var out []control.Key
-	err := each(ctx, s.readers, query, func(scan func(...any) error) error {
+	err := each(ctx, q, query, func(scan func(...any) error) error {
 		var k control.Key
 		var hash []byte
 		var made, expires, revoked int64
@@ -425,6 +503,8 @@ func (s *Store) queryKeys(ctx context.Context, query string, args ...any) ([]con
 
 // Person returns a person, or a refusal with code not_found.
 func (s *Store) Person(ctx context.Context, id sallyport.PersonID) (*sallyport.Person, error) {
+	ctx, cancel := s.promptly(ctx)
+	defer cancel()
 	people, err := s.queryPersons(ctx, `WHERE id = $1`, string(id))
 	if err != nil {
 		return nil, s.unread(err)

@@ -26,6 +26,8 @@ const (
 	// lease is how long what was read is good for. It begins when it was asked for: one
 	// that read old decisions has ended this long after the new ones were committed.
 	lease = 2 * time.Second
+	// leaseOver is when it is over everywhere: a clock may go a little faster here than there.
+	leaseOver = lease + lease/10
 	// givenUp is how long a replica is not heard of before the others go on without it.
 	givenUp = 10 * time.Second
 )
@@ -46,11 +48,21 @@ type Follow func(ctx context.Context) (inFlight []sallyport.CallID, err error)
 // Follow has f called whenever something has been decided, here or on another replica,
 // and tells the others when it has worked: a halt is confirmed by that. With an engine
 // that one program has to itself nothing is called. It is called once, before calls are
-// made.
-func (s *Store) Follow(f Follow) {
-	if e, ok := s.db.(*postgres); ok {
-		e.follow.Store(&f)
+// made, and returns when there is a lease, or after a few seconds without one.
+func (s *Store) Follow(ctx context.Context, f Follow) {
+	e, ok := s.db.(*postgres)
+	if !ok {
+		return
+	}
+	e.follow.Store(&f)
+	ctx, cancel := context.WithTimeout(ctx, 2*lease)
+	defer cancel()
+	for s.Lease() != nil && ctx.Err() == nil {
 		e.hurry()
+		select {
+		case <-ctx.Done():
+		case <-time.After(5 * time.Millisecond):
+		}
 	}
 }
 
@@ -98,9 +110,9 @@ func (e *postgres) hear(ctx context.Context, s *Store) {
 }
 
 func (e *postgres) listen(ctx context.Context, s *Store, worked func()) error {
-	settings := e.settings("sallyport hears "+s.boot, working)
-	settings.RuntimeParams["synchronous_commit"] = "off" // a beat that is lost is beaten again
-	conn, err := pgx.ConnectConfig(ctx, settings)
+	// A beat is committed as all else is: a server that waits for its standby, which may be
+	// the server of the others by now, renews no lease.
+	conn, err := pgx.ConnectConfig(ctx, e.settings("sallyport hears "+s.boot, working))
 	if err != nil {
 		return err
 	}
@@ -111,21 +123,37 @@ func (e *postgres) listen(ctx context.Context, s *Store, worked func()) error {
 	var judged int64 // the epoch that calls are judged by
 	var flying []byte
 	for {
-		asked := time.Since(e.born)
+		asked, known, start := time.Since(e.born), s.Epoch(), e.start.Load()
 		var epoch, size int64
 		bounded, cancel := context.WithTimeout(ctx, lease)
-		err := conn.QueryRow(bounded, `UPDATE replicas SET beat = `+clock+`, epoch = $2, flying = $3 WHERE start = $1 AND ended = 0
-			RETURNING (SELECT epoch FROM control), (SELECT written FROM sequence)`, e.start.Load(), judged, string(flying)).Scan(&epoch, &size)
+		err := conn.QueryRow(bounded, `UPDATE replicas SET beat = `+clock+`, epoch = $2, flying = $3 WHERE start = $1 AND boot = $4 AND ended = 0
+			RETURNING (SELECT epoch FROM control), (SELECT written FROM sequence)`, start, judged, string(flying), s.boot).Scan(&epoch, &size)
 		cancel()
 		if errors.Is(err, pgx.ErrNoRows) { // given up: the writing goroutine joins again
 			judged = 0
 			if err := s.aside(s.look); err != nil {
 				return err
 			}
+			if e.start.Load() == start { // it could not
+				e.rest(ctx)
+			}
 			continue
 		}
 		if err != nil {
 			return err
+		}
+		if epoch < known { // the same numbers would name other decisions than before
+			err := s.aside(func() {
+				_ = e.lose(s, "decisions that were put into effect here are missing in the database", "known", known, "found", epoch)
+				s.void = true
+				s.look()
+			})
+			if err != nil {
+				return err
+			}
+			e.until.Store(0)
+			e.rest(ctx)
+			continue
 		}
 		worked()
 		s.heard(epoch)
@@ -159,6 +187,14 @@ func (e *postgres) listen(ctx context.Context, s *Store, worked func()) error {
 	}
 }
 
+// rest waits for a beat.
+func (e *postgres) rest(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(beat):
+	}
+}
+
 // Confirm implements [control.Others]: it returns when what this replica has decided last, and all that was decided
 // before, holds on every replica: each has said so, or its lease has ended. Nothing
 // that was judged by older decisions is recorded or sent after that.
@@ -181,7 +217,9 @@ func (s *Store) Confirm(ctx context.Context) (*control.Elsewhere, error) {
 	}
 	for {
 		out.Replicas, out.Silent, out.InFlight = 0, nil, nil
-		err := each(ctx, s.readers, `SELECT start, address, epoch, flying FROM replicas WHERE ended = 0 AND NOT done AND start <> $1 ORDER BY start`, func(scan func(...any) error) error {
+		// Who was given up has a lease yet, it may be; who has ended by itself has no beat.
+		err := each(ctx, s.prompt, `SELECT DISTINCT ON (boot) start, address, epoch, flying FROM replicas
+			WHERE NOT done AND boot <> $1 AND (ended = 0 OR ended > `+clock+` - $2 AND beat > 0) ORDER BY boot, start DESC`, func(scan func(...any) error) error {
 			var start, judges int64
 			var address, flying string
 			if err := scan(&start, &address, &judges, &flying); err != nil {
@@ -199,12 +237,11 @@ func (s *Store) Confirm(ctx context.Context) (*control.Elsewhere, error) {
 			err := json.Unmarshal([]byte(flying), &sent)
 			out.InFlight = append(out.InFlight, sent...)
 			return err
-		}, e.start.Load())
+		}, s.boot, leaseOver.Microseconds())
 		if err != nil {
 			return nil, err
 		}
-		// A clock may go a little faster here than there.
-		if len(out.Silent) == 0 || time.Since(decided) > lease+lease/10 {
+		if len(out.Silent) == 0 || time.Since(decided) > leaseOver {
 			out.At = s.Now()
 			return out, nil
 		}
@@ -224,25 +261,44 @@ func replicaName(start int64, address string) string {
 	return name
 }
 
+// leastStand and mostStand are how long the fence is waited for at a time.
+const leastStand, mostStand = 50 * time.Millisecond, 2 * time.Second
+
 // stand has the fence alone, and lets go of it: what was judged by decisions older than
-// those that are committed now has been written, or never will be. It never waits for
-// long at a time, since everybody who writes waits behind it.
+// those that are committed now has been written, or never will be. Everybody who writes
+// waits behind it, so it waits for as short a time as it can: where commits take longer
+// than that, and the next begin before the last end, only a longer wait has an end.
 func (e *postgres) stand(ctx context.Context, conn *sql.Conn) error {
-	for ctx.Err() == nil {
-		// In one round trip: a program that is paused does not keep it.
-		b := &pgx.Batch{}
-		b.Queue(`SET LOCAL lock_timeout = '50ms'`)
-		b.Queue(`SELECT pg_advisory_xact_lock($1)`, e.fenceKey())
-		err := conn.Raw(func(driver any) error { return driver.(*stdlib.Conn).Conn().SendBatch(ctx, b).Close() })
-		if err == nil {
-			return nil
+	for wait := leastStand; ctx.Err() == nil; wait = min(2*wait, mostStand) {
+		if alone, err := e.stood(ctx, conn, wait); alone || err != nil {
+			return err
 		}
-		if busy, ok := errors.AsType[*pgconn.PgError](err); !ok || busy.Code != "55P03" {
-			return fmt.Errorf("the fence: %w", err)
-		}
+		// Who has it and has sent nothing for so long is paused in the middle of it: its session
+		// is ended. Whoever may not do that goes on waiting.
+		_, _ = conn.ExecContext(ctx, `SELECT pg_terminate_backend(a.pid) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+			WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+				AND l.classid::bigint = $1 AND l.objid::bigint = $2 AND a.pid <> pg_backend_pid() AND a.application_name LIKE 'sallyport %'
+				AND a.wait_event = 'ClientRead' AND a.state_change < clock_timestamp() - interval '2 seconds'`,
+			int64(uint64(e.fenceKey())>>32), int64(uint32(e.fenceKey())))
 		time.Sleep(5 * time.Millisecond)
 	}
 	return ctx.Err()
+}
+
+// stood tries for a while to have the fence alone.
+func (e *postgres) stood(ctx context.Context, conn *sql.Conn, wait time.Duration) (bool, error) {
+	// In one round trip: a program that is paused does not keep it.
+	b := &pgx.Batch{}
+	b.Queue(`SELECT set_config('lock_timeout', $1, true)`, strconv.FormatInt(wait.Milliseconds(), 10))
+	b.Queue(`SELECT pg_advisory_xact_lock($1)`, e.fenceKey())
+	err := conn.Raw(func(driver any) error { return driver.(*stdlib.Conn).Conn().SendBatch(ctx, b).Close() })
+	if busy, ok := errors.AsType[*pgconn.PgError](err); ok && busy.Code == "55P03" {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("the fence: %w", err)
+	}
+	return true, nil
 }
 
 // Replicas are those at work, by number; none where one program has the store to
@@ -283,8 +339,9 @@ func (s *Store) Reached(ctx context.Context, address string) error {
 func (s *Store) Address(ctx context.Context, start int64) (string, error) {
 	var address string
 	err := sql.ErrNoRows
-	if s.Replicated() {
-		err = s.readers.QueryRowContext(ctx, `SELECT address FROM replicas WHERE start = $1 AND ended = 0`, start).Scan(&address)
+	if s.Replicated() { // it may have another number by now
+		err = s.readers.QueryRowContext(ctx, `SELECT now.address FROM replicas was JOIN replicas now ON now.boot = was.boot
+			WHERE was.start = $1 AND now.ended = 0 AND NOT now.done ORDER BY now.start DESC LIMIT 1`, start).Scan(&address)
 	}
 	if errors.Is(err, sql.ErrNoRows) || err == nil && address == "" {
 		return "", sallyport.Refuse(sallyport.NotFound, "that replica is gone", "begin a new session")
@@ -305,13 +362,18 @@ func (s *Store) Start() int64 {
 func (e *postgres) bury(ctx context.Context, s *Store, q *sql.Conn) (n int, err error) {
 	type row struct {
 		start int64
+		boot  string
 		quiet bool
 	}
 	var others []row
-	err = each(ctx, q, `SELECT start, beat < `+clock+` - $2 FROM replicas WHERE NOT done AND ended = 0 AND start <> $1`, func(scan func(...any) error) error {
+	ended := false // one has, and perhaps nobody has had the fence since
+	err = each(ctx, q, `SELECT start, boot, beat < `+clock+` - $2, ended <> 0 FROM replicas WHERE NOT done AND start <> $1`, func(scan func(...any) error) error {
 		var r row
-		err := scan(&r.start, &r.quiet)
-		others = append(others, r)
+		var has bool
+		err := scan(&r.start, &r.boot, &r.quiet, &has)
+		if ended = ended || has; !has {
+			others = append(others, r)
+		}
 		return err
 	}, e.start.Load(), givenUp.Microseconds())
 	if err != nil {
@@ -335,8 +397,14 @@ func (e *postgres) bury(ctx context.Context, s *Store, q *sql.Conn) (n int, err 
 		}
 		n++
 		s.Log.Warn("a replica is gone: the others go on without it", "start", o.start)
+		// What its sessions hold they hold for as long as it is paused.
+		_, err := q.ExecContext(ctx, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'sallyport ' || $1
+			AND NOT EXISTS (SELECT 1 FROM replicas WHERE boot = $1 AND ended = 0)`, o.boot)
+		if err != nil {
+			s.Log.Warn("the sessions of a replica that is gone could not be ended: what they hold is not free before the database finds out", "start", o.start, "err", err)
+		}
 	}
-	if n == 0 {
+	if n == 0 && !ended {
 		return 0, nil
 	}
 	return n, e.stand(ctx, q)
@@ -397,6 +465,8 @@ func (e *postgres) readRun(ctx context.Context, id sallyport.RunID) (*freshRun, 
 	select {
 	case err := <-r.done:
 		return r, err
+	case <-e.ending:
+		return nil, errClosed
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -453,7 +523,7 @@ func (s *Store) readRuns(ctx context.Context, wanted []*freshRun) error {
 		}
 		byID[r.id] = append(byID[r.id], r)
 	}
-	err := each(ctx, s.readers, `SELECT id, state, integrity, confidentiality, greatest(calls, reserved) FROM runs WHERE id = ANY($1)`, func(scan func(...any) error) error {
+	err := each(ctx, s.prompt, `SELECT id, state, integrity, confidentiality, greatest(calls, reserved) FROM runs WHERE id = ANY($1)`, func(scan func(...any) error) error {
 		var r freshRun
 		if err := scan(&r.id, &r.state, &r.labels.Integrity, &r.labels.Confidentiality, &r.calls); err != nil {
 			return err
@@ -489,9 +559,13 @@ func (s *Store) share(ctx context.Context, run *sallyport.Run) (first, calls int
 	if most <= 0 {
 		most = math.MaxInt32
 	}
+	ctx, cancel := s.promptly(ctx) // whoever hangs keeps others from the sessions that a halt needs
+	defer cancel()
 	for ; want > 0; want /= 2 {
 		var after int
-		err := s.writer.QueryRowContext(ctx, `UPDATE runs SET reserved = greatest(reserved, calls) + $2 WHERE id = $1 AND greatest(reserved, calls) + $2 <= $3 RETURNING reserved`,
+		// Not by what has been recorded: that is written down a little later, and counts calls
+		// that were refused before they had a number.
+		err := s.writer.QueryRowContext(ctx, `UPDATE runs SET reserved = reserved + $2 WHERE id = $1 AND reserved + $2 <= $3 RETURNING reserved`,
 			string(run.ID), want, most).Scan(&after)
 		if err == nil {
 			return after - want, want, nil

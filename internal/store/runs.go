@@ -183,9 +183,11 @@ func (c *runCache) young(k implicitKey, release sallyport.ReleaseID, now time.Ti
 // memory, or ends the one that has been idle and opens another.
 func (s *Store) openImplicit(ctx context.Context, id *gateway.Identity, release sallyport.ReleaseID, stage sallyport.Stage, now time.Time) (*gateway.Run, error) {
 	var changes []control.Change
+	ctx, cancel := s.promptly(ctx)
+	defer cancel()
 	runs, err := s.queryRuns(ctx, `WHERE opened_by = $1 AND stage = $2 AND implicit AND state = 1 ORDER BY id DESC`, string(id.Key), int64(stage))
 	if err != nil {
-		return nil, err
+		return nil, s.unread(err)
 	}
 	for _, r := range runs {
 		last := r.LastCall
@@ -340,9 +342,11 @@ func (s *Store) Run(ctx context.Context, id sallyport.RunID) (*sallyport.Run, er
 }
 
 func (s *Store) storedRun(ctx context.Context, id sallyport.RunID) (*sallyport.Run, error) {
+	ctx, cancel := s.promptly(ctx)
+	defer cancel()
 	runs, err := s.queryRuns(ctx, `WHERE id = $1`, string(id))
 	if err != nil {
-		return nil, err
+		return nil, s.unread(err)
 	}
 	if len(runs) == 0 {
 		return nil, sallyport.Refuse(sallyport.NoRun, "there is no run "+string(id), "have the host open a run")
@@ -357,7 +361,7 @@ func (s *Store) Runs(ctx context.Context, below sallyport.RunID, limit int) ([]s
 
 func (s *Store) queryRuns(ctx context.Context, where string, args ...any) ([]sallyport.Run, error) {
 	var out []sallyport.Run
-	err := each(ctx, s.readers, `SELECT id, agent, release, stage, state, implicit, opened_by, envelope, opened,
+	err := each(ctx, s.prompt, `SELECT id, agent, release, stage, state, implicit, opened_by, envelope, opened,
 		last_call, closed, integrity, confidentiality, calls, close, wrapped FROM runs LEFT JOIN data_keys ON run = id `+where, func(scan func(...any) error) error {
 		var r sallyport.Run
 		var envelope, wrapped []byte

@@ -86,7 +86,7 @@ func (e *sqliteFile) openReaders(_ context.Context, s *Store) error {
 	}
 	readers.SetMaxOpenConns(4)
 	readers.SetMaxIdleConns(4)
-	s.readers = readers
+	s.readers, s.prompt = readers, readers
 	return nil
 }
 

@@ -54,6 +54,7 @@ type Store struct {
 	db      engine
 	writer  *sql.DB
 	readers *sql.DB
+	prompt  *sql.DB // reads what calls are judged by: nobody who takes long uses it
 	ops     chan *op
 	asides  chan func() // what the writing goroutine does between two batches
 	quit    chan struct{}
@@ -77,6 +78,7 @@ type Store struct {
 	lost     sync.Map // sallyport.CallID to control.Unknown
 	marking  sync.Mutex
 	runs     runCache
+	rates    rates
 	versions sync.Map // versionKey to a decoded version: they never change
 
 	// faults is set by tests to fail at a named point.
@@ -142,7 +144,7 @@ func OpenReader(ctx context.Context, c Config) (*Store, error) {
 	}
 	size, err := countRecords(ctx, s.readers)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("store %s: %w", s.db.name(), withRemedy(err)), s.readers.Close())
+		return nil, errors.Join(fmt.Errorf("store %s: %w", s.db.name(), withRemedy(err)), s.closeDatabases())
 	}
 	s.size.Store(size)
 	return s, nil
@@ -206,6 +208,9 @@ func (s *Store) closeDatabases() error {
 	}
 	if s.readers != nil {
 		errs = append(errs, s.readers.Close())
+	}
+	if s.prompt != nil && s.prompt != s.readers {
+		errs = append(errs, s.prompt.Close())
 	}
 	if s.writer != nil {
 		errs = append(errs, s.writer.Close())

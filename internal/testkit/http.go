@@ -18,7 +18,7 @@ import (
 // little as it can: what is measured before it is not its own work. Its knobs may
 // be turned while it serves.
 type FastUpstream struct {
-	// URL is where it serves, on the loopback interface.
+	// URL is where it serves.
 	URL string
 
 	server   *httptest.Server
@@ -34,12 +34,23 @@ type FastUpstream struct {
 	once     sync.Once
 }
 
-// NewFastUpstream starts a server, and stops it when the test ends.
+// NewFastUpstream starts a server on the loopback interface, and stops it when the
+// test ends.
 func NewFastUpstream(tb testing.TB) *FastUpstream {
+	tb.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return NewFastUpstreamAt(tb, l)
+}
+
+// NewFastUpstreamAt is NewFastUpstream for the connections of a listener.
+func NewFastUpstreamAt(tb testing.TB, l net.Listener) *FastUpstream {
 	tb.Helper()
 	u := &FastUpstream{released: make(chan struct{})}
 	u.knobs.Store(&knobs{result: result(DefaultSize)})
-	u.server = httptest.NewUnstartedServer(u)
+	u.server = &httptest.Server{Listener: l, Config: &http.Server{Handler: u}}
 	u.server.Config.ConnState = func(_ net.Conn, s http.ConnState) {
 		if s == http.StateNew {
 			u.opened.Add(1)

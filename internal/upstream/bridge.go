@@ -147,17 +147,14 @@ func (u *upstream) toStateless(ctx context.Context, r *gateway.Request) (*gatewa
 		}
 		if res.Message.ResultType != wire.ResultInputRequired {
 			m, err := wire.ResponseToSessions(&res.Message, r.Message.Method)
-			if err == nil && m.ID.Present() { // another one than in the first round
-				m, err = replaceID(&m, r.Message.ID.Of(r.Message.Raw))
-			}
 			if err != nil {
 				return nil, u.refusal(ctx, &sendError{u.notCrossing(err), true})
 			}
-			return &gateway.Response{Message: m}, nil
+			return u.answering(ctx, r, &m)
 		}
 		next, ok := u.inquire(ctx, r, &res.Message, &request, round)
 		if !ok {
-			return res, nil // the question itself, which goes no further
+			return u.answering(ctx, r, &res.Message) // the question itself, which goes no further
 		}
 		if r.Again != nil {
 			if err := r.Again(ctx); err != nil {
@@ -166,6 +163,18 @@ func (u *upstream) toStateless(ctx context.Context, r *gateway.Request) (*gatewa
 		}
 		other.Message = next
 	}
+}
+
+// answering is a response as the answer to r: that of a later round has another id.
+func (u *upstream) answering(ctx context.Context, r *gateway.Request, m *wire.Message) (*gateway.Response, error) {
+	if !m.ID.Present() {
+		return &gateway.Response{Message: *m}, nil
+	}
+	own, err := replaceID(m, r.Message.ID.Of(r.Message.Raw))
+	if err != nil {
+		return nil, u.refusal(ctx, &sendError{err, true})
+	}
+	return &gateway.Response{Message: own}, nil
 }
 
 // inquire asks the client of r what a result asks for and returns the request of

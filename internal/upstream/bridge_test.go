@@ -727,7 +727,15 @@ func TestSessionClientOfStateless(t *testing.T) {
 				t.Errorf("%s: asked %s", c.name, q)
 			}
 		}
+		if string(m.ID.Of(m.Raw)) != "1" {
+			t.Errorf("%s: answered with another id: %s", c.name, m.Raw)
+		}
+		ids := map[string]bool{}
 		for _, r := range got {
+			if ids[r.id()] {
+				t.Errorf("%s: two requests with id %s", c.name, r.id())
+			}
+			ids[r.id()] = true
 			if err := wire.CheckHeaders(r.header, &r.message); err != nil || !strings.Contains(r.body, `"arguments":{"a": 1.0 }`) ||
 				!strings.Contains(r.body, `"io.modelcontextprotocol/clientInfo":{"name":"client-s","version":"7"},"io.modelcontextprotocol/logLevel":"warning"`) {
 				t.Errorf("%s: %v: sent %s", c.name, err, r.body)

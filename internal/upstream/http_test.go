@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -952,12 +953,16 @@ type conversation struct {
 	answers  chan string
 	initWait chan struct{}
 	noStream bool
+	// finish receives the names of calls of "beside" that are to end.
+	finish       chan string
+	capabilities string
 }
 
 func newConversation(t testing.TB) *conversation {
 	c := &conversation{
 		t: t, session: func(n int) string { return fmt.Sprintf("up-%d", n) }, version: wire.Version20251125, lost: map[string]bool{},
 		open: make(chan struct{}, 16), push: make(chan string), answers: make(chan string, 16),
+		finish: make(chan string), capabilities: "{}",
 	}
 	c.site = newUnstarted(c.serve)
 	c.Start()
@@ -1017,7 +1022,17 @@ func (c *conversation) serve(w http.ResponseWriter, r received) {
 		if id := c.session(n); id != "" {
 			w.Header().Set("Mcp-Session-Id", id)
 		}
-		sayJSON(w, `{"jsonrpc":"2.0","id":%s,"result":{"protocolVersion":%q,"capabilities":{},"serverInfo":{"name":"c","version":"1"}}}`, r.id(), c.version)
+		sayJSON(w, `{"jsonrpc":"2.0","id":%s,"result":{"protocolVersion":%q,"capabilities":%s,"serverInfo":{"name":"c","version":"1"}}}`, r.id(), c.version, c.capabilities)
+	case r.message.Method == wire.MethodLoggingSetLevel:
+		sayJSON(w, `{"jsonrpc":"2.0","id":%s,"result":{}}`, r.id())
+	case r.message.Name == "beside":
+		for name := range c.finish {
+			if r.id() == `"`+name+`"` {
+				break
+			}
+			c.finish <- name
+		}
+		sayJSON(w, `{"jsonrpc":"2.0","id":%s,"result":{}}`, r.id())
 	case r.message.Name == "ask":
 		sayEvent(w, `{"jsonrpc":"2.0","id":"q","method":"elicitation/create","params":{}}`)
 		answer, _ := json.Marshal(<-c.answers)
@@ -1229,6 +1244,101 @@ func TestHTTPAsks(t *testing.T) {
 	}
 }
 
+// Many servers ask on the stream beside the calls, and do not say for which call: it
+// is the youngest in flight. The stream is there before the first call is.
+func TestHTTPAsksBesideTheCalls(t *testing.T) {
+	t.Parallel()
+	c := newConversation(t)
+	stage := newStage(t, sallyport.Production)
+	b := backend(t, stage, atSessions(c.site))
+	s := clientSession("one")
+	s.Ask = func(context.Context, []byte) ([]byte, error) { return nil, errors.New("beside") }
+	type key struct{}
+	call := func(name string) chan string {
+		answered := make(chan string, 1)
+		r := sessions(t, s, `"`+name+`"`, "beside", `{}`)
+		written := make(chan struct{})
+		r.AfterWrite = func() { close(written) }
+		r.Ask = func(ctx context.Context, raw []byte) ([]byte, error) {
+			if ctx.Value(key{}) != name {
+				t.Errorf("the context of another call than %s", name)
+			}
+			return []byte(`{"jsonrpc":"2.0","id":"q","result":{"by":"` + name + `"}}`), nil
+		}
+		go func() {
+			res, err := b.Do(context.WithValue(within(t), key{}, name), r)
+			if err != nil {
+				t.Error(err)
+				close(answered)
+				return
+			}
+			answered <- string(res.Message.Raw)
+		}()
+		<-written
+		return answered
+	}
+	first := call("first")
+	select {
+	case <-c.open:
+	default:
+		t.Error("the stream is not open, and the call has been sent")
+	}
+	second := call("second")
+	const question = `{"jsonrpc":"2.0","id":"q","method":"elicitation/create","params":{}}`
+	for _, by := range []string{"second", "first"} {
+		c.push <- question
+		if got := <-c.answers; got != `{"jsonrpc":"2.0","id":"q","result":{"by":"`+by+`"}}` {
+			t.Errorf("got %s, want an answer by %s", got, by)
+		}
+		c.finish <- by
+		if by == "second" {
+			<-second
+		}
+	}
+	<-first
+	c.push <- question
+	if got := <-c.answers; !strings.Contains(got, "was not asked") {
+		t.Errorf("without a call it was answered %s", got)
+	}
+	stage.Forget(s)
+	close(c.push)
+}
+
+// What the client set as the least level of log messages goes ahead of the next
+// request, once, and to servers that log alone.
+func TestLogLevelIsFollowed(t *testing.T) {
+	t.Parallel()
+	for _, logs := range []bool{true, false} {
+		c := newConversation(t)
+		if logs {
+			c.capabilities = `{"logging":{}}`
+		}
+		b := backend(t, newStage(t, sallyport.Production), atSessions(c.site))
+		s, level := clientSession("one"), ""
+		s.LogLevel = func() string { return level }
+		for i, next := range []string{"", "debug", "debug", "error"} {
+			level = next
+			do(t, b, sessions(t, s, strconv.Itoa(i), "echo", `{}`))
+		}
+		var got []string
+		for _, r := range c.received() {
+			switch r.message.Method {
+			case wire.MethodToolsCall:
+				got = append(got, "call")
+			case wire.MethodLoggingSetLevel:
+				got = append(got, string(r.message.Params.Of(r.message.Raw)))
+			}
+		}
+		want := []string{"call", `{"level":"debug"}`, "call", "call", `{"level":"error"}`, "call"}
+		if !logs {
+			want = []string{"call", "call", "call", "call"}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Error(diff)
+		}
+	}
+}
+
 // A server that lets go of the stream during a long call is asked for the rest,
 // and the call arrives once.
 func TestHTTPStreamIsTakenUpAgain(t *testing.T) {
@@ -1411,6 +1521,39 @@ func TestProbeOverHTTP(t *testing.T) {
 		refused(t, err, sallyport.UpstreamProtocol, false)
 		if n := len(s.received()); n > 13 {
 			t.Errorf("%d requests", n)
+		}
+	})
+	t.Run("a version refused that it speaks", func(t *testing.T) {
+		t.Parallel()
+		for _, x := range []struct {
+			data string
+			asks int // for server/discover
+			era  wire.Era
+		}{
+			{`{"supported":["2026-07-28","2027-01-01"],"requested":"2026-07-28"}`, 2, wire.Stateless},
+			{`{"supported":["2025-11-25"],"requested":"2026-07-28"}`, 1, wire.Sessions},
+			{`{"supported":"2026-07-28"}`, 1, wire.Sessions},
+			{`null`, 1, wire.Sessions},
+		} {
+			c := newConversation(t)
+			asked := 0
+			s := newSite(t, func(w http.ResponseWriter, r received) {
+				if r.message.Method != wire.MethodServerDiscover {
+					c.serve(w, r)
+					return
+				}
+				if asked++; asked == 1 {
+					w.Header().Set("Content-Type", "application/json")
+					w.WriteHeader(400)
+					sayJSON(w, `{"jsonrpc":"2.0","id":%s,"error":{"code":-32022,"message":"no","data":%s}}`, r.id(), x.data)
+					return
+				}
+				sayJSON(w, `{"jsonrpc":"2.0","id":%s,"result":{"supportedVersions":["2026-07-28"],"capabilities":{}}}`, r.id())
+			})
+			got, err := newStage(t, sallyport.Staging).Probe(within(t), &sallyport.StageUpstream{ID: "crm", Transport: at(s)})
+			if err != nil || got.Era != x.era || asked != x.asks {
+				t.Errorf("%s: era %v after asking %d times, %v", x.data, got.Era, asked, err)
+			}
 		}
 	})
 	t.Run("sessions, without tools", func(t *testing.T) {

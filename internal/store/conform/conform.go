@@ -35,6 +35,7 @@ import (
 type Engine interface {
 	gateway.Ledger
 	gateway.Runs
+	gateway.Rates
 	control.Book
 	control.Past
 	control.People
@@ -124,6 +125,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Place) {
 		{"TokensDieWithTheirRun", tokensDieWithTheirRun},
 		{"SweepFindsWhatIsOver", sweepFindsWhatIsOver},
 		{"ReadersDoNotWaitForEachOther", readersDoNotWaitForEachOther},
+		{"Rates", rates},
 
 		{"AllOrNothing", allOrNothing},
 		{"PointersAndConfigs", pointersAndConfigs},

@@ -635,6 +635,7 @@ func closed(r *rig) {
 			"conclude":     func() error { return r.conclude(run, call, sallyport.OutcomeOK) },
 			"reserve":      func() error { _, err := r.Reserve(ctx, control.Answer{Key: "k", At: r.now()}); return err },
 			"keep":         func() error { return r.Keep(ctx, control.Answer{Key: "k", Status: 200, At: r.now()}) },
+			"take":         func() error { _, err := r.Take(ctx, "a", sallyport.Rate{Calls: 1, Per: time.Hour}); return err },
 			"mark unknown": func() error { _, err := r.MarkUnknown(ctx); return err },
 			"sweep":        func() error { _, err := r.Sweep(ctx); return err },
 			"checkpoint":   func() error { return r.Checkpoint() },

@@ -24,6 +24,7 @@ import (
 
 // Server is a server that has been started. Close it.
 type Server struct {
+	place    Place
 	dir, bin string
 	as       *syscall.Credential
 	settings []string
@@ -32,10 +33,22 @@ type Server struct {
 	made     atomic.Int64
 }
 
+// Place is where a server can be reached, beside its socket.
+type Place struct {
+	Address string                // an IP address; empty for nowhere
+	Net     string                // who may come in by it, as in 198.18.0.0/24; they are believed
+	Start   func(*exec.Cmd) error // starts the server, as in a network namespace
+}
+
 // Start makes a server and starts it. Settings are as in "fsync=off". A machine that
 // has no PostgreSQL is an error: script/need installs it.
-func Start(settings ...string) (_ *Server, err error) {
-	s := &Server{settings: settings}
+func Start(settings ...string) (*Server, error) {
+	return StartAt(Place{Start: (*exec.Cmd).Start}, settings...)
+}
+
+// StartAt is Start for a server that listens somewhere.
+func StartAt(p Place, settings ...string) (_ *Server, err error) {
+	s := &Server{place: p, settings: settings}
 	if s.bin, err = programs(); err != nil {
 		return nil, err
 	}
@@ -65,6 +78,16 @@ func Start(settings ...string) (_ *Server, err error) {
 	init := s.command(filepath.Join(s.bin, "initdb"), "-D", s.data(), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync")
 	if out, err := init.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("initdb: %w\n%s", err, out)
+	}
+	if p.Address != "" {
+		hba, err := os.OpenFile(filepath.Join(s.data(), "pg_hba.conf"), os.O_WRONLY|os.O_APPEND, 0)
+		if err != nil {
+			return nil, err
+		}
+		_, err = fmt.Fprintf(hba, "host all all %s trust\n", p.Net)
+		if err := errors.Join(err, hba.Close()); err != nil {
+			return nil, err
+		}
 	}
 	return s, s.Up()
 }
@@ -105,7 +128,7 @@ func (s *Server) command(name string, args ...string) *exec.Cmd {
 // Up starts the server and waits until it answers.
 func (s *Server) Up() error {
 	args := []string{"-c", `"$@" & server=$!; read -r _; kill -QUIT $server 2>/dev/null; wait $server`, "sh",
-		filepath.Join(s.bin, "postgres"), "-D", s.data(), "-k", s.dir, "-c", "listen_addresses="}
+		filepath.Join(s.bin, "postgres"), "-D", s.data(), "-k", s.dir, "-c", "listen_addresses=" + s.place.Address}
 	for _, setting := range s.settings {
 		args = append(args, "-c", setting)
 	}
@@ -120,7 +143,7 @@ func (s *Server) Up() error {
 	}
 	defer log.Close()
 	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
+	if err := s.place.Start(cmd); err != nil {
 		return err
 	}
 	s.cmd, s.alive = cmd, stdin
@@ -150,6 +173,11 @@ func (s *Server) Down() error {
 // Close ends the server and removes all it has kept.
 func (s *Server) Close() error {
 	return errors.Join(s.Down(), os.RemoveAll(s.dir))
+}
+
+// URLAt is the address of a database for those whom the server's place lets in.
+func (s *Server) URLAt(database string) string {
+	return "postgres://postgres@" + s.place.Address + "/" + database + "?sslmode=disable"
 }
 
 // URL is the address of a database.

@@ -1,6 +1,7 @@
 package sandbox_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -51,7 +52,7 @@ func tool(t testing.TB, output string, examples ...string) *sallyport.Tool {
 
 func answer(t testing.TB, tool *sallyport.Tool, args string, era wire.Era, seed uint64, n int) string {
 	t.Helper()
-	got, err := sandbox.New().Answer(tool, []byte(args), era, seed, n)
+	got, err := answerOf(sandbox.New(sandbox.Config{}), tool, []byte(args), era, seed, n)
 	if err != nil {
 		t.Fatalf("answer to %s: %v", args, err)
 	}
@@ -66,6 +67,15 @@ func structured(t testing.TB, result string) string {
 		t.Fatalf("no structured content in %s (%v)", result, err)
 	}
 	return string(raw)
+}
+
+// answerOf is what the worlds say to a call of a tool that names none.
+func answerOf(w *sandbox.Worlds, t *sallyport.Tool, args []byte, era wire.Era, seed uint64, n int) ([]byte, error) {
+	a, err := w.Answer(context.Background(), &sallyport.Simulated{Tool: t, Args: args, Era: era, Seed: seed, Number: n})
+	if err != nil {
+		return nil, err
+	}
+	return a.Result, nil
 }
 
 func TestExamplesAnswer(t *testing.T) {
@@ -290,7 +300,7 @@ func TestMakes(t *testing.T) {
 		}
 		tl := tool(t, output)
 		for seed := range uint64(40) {
-			got, err := sandbox.New().Answer(tl, []byte(`{"q":"x"}`), wire.Stateless, seed, 0)
+			got, err := answerOf(sandbox.New(sandbox.Config{}), tl, []byte(`{"q":"x"}`), wire.Stateless, seed, 0)
 			if err != nil {
 				t.Errorf("%s, seed %d: %v", output, seed, err)
 				break
@@ -332,7 +342,7 @@ func TestGaps(t *testing.T) {
 	}
 	for i, test := range tests {
 		started := time.Now()
-		got, err := sandbox.New().Answer(test.tool, []byte(`{"id":"2"}`), wire.Sessions, 1, 0)
+		got, err := answerOf(sandbox.New(sandbox.Config{}), test.tool, []byte(`{"id":"2"}`), wire.Sessions, 1, 0)
 		var refusal *sallyport.Refusal
 		if !errors.As(err, &refusal) || refusal.Code != sallyport.WorldGap {
 			t.Errorf("%d: got %.100s, %v", i, got, err)
@@ -351,7 +361,7 @@ func TestGaps(t *testing.T) {
 		}
 	}
 	var refusal *sallyport.Refusal
-	if _, err := sandbox.New().Answer(tool(t, `{}`), []byte(`[]`), wire.Sessions, 1, 0); !errors.As(err, &refusal) || refusal.Code != sallyport.InvalidArguments {
+	if _, err := answerOf(sandbox.New(sandbox.Config{}), tool(t, `{}`), []byte(`[]`), wire.Sessions, 1, 0); !errors.As(err, &refusal) || refusal.Code != sallyport.InvalidArguments {
 		t.Errorf("arguments that are no object: %v", err)
 	}
 }
@@ -376,7 +386,7 @@ func TestWorkIsBounded(t *testing.T) {
 		"long numbers":   `{"type":"array","minItems":1000,"items":{"type":"number","multipleOf":1e-1000,"minimum":1e1000}}`,
 	} {
 		started := time.Now()
-		got, err := sandbox.New().Answer(tool(t, output), nil, wire.Stateless, 1, 0)
+		got, err := answerOf(sandbox.New(sandbox.Config{}), tool(t, output), nil, wire.Stateless, 1, 0)
 		if spent := time.Since(started); spent > 5*time.Second {
 			t.Errorf("%s: took %v", name, spent)
 		}
@@ -468,7 +478,7 @@ func TestAnswersFit(t *testing.T) {
 		tl := &sallyport.Tool{Digest: sallyport.Digest(sum), Definition: definition}
 		args := rapid.SampledFrom([]string{``, `{"id":"abc"}`, `{"total":3,"items":"x","email":null}`, `{"id":12345678901234567890}`}).Draw(t, "args")
 		asked++
-		got, err := sandbox.New().Answer(tl, []byte(args), wire.Stateless, rapid.Uint64().Draw(t, "seed"), rapid.IntRange(0, 3).Draw(t, "n"))
+		got, err := answerOf(sandbox.New(sandbox.Config{}), tl, []byte(args), wire.Stateless, rapid.Uint64().Draw(t, "seed"), rapid.IntRange(0, 3).Draw(t, "n"))
 		if err != nil {
 			var refusal *sallyport.Refusal
 			if !errors.As(err, &refusal) || refusal.Code != sallyport.WorldGap {
@@ -504,11 +514,11 @@ func TestSameSeedSameBytes(t *testing.T) {
 	t.Parallel()
 	tools := []*sallyport.Tool{tool(t, customerSchema), tool(t, `{"type":"object","additionalProperties":{"type":["number","null"]}}`)}
 	tools[1].Access = sallyport.Changing
-	transcript := func(w *sandbox.World) string {
+	transcript := func(w *sandbox.Worlds) string {
 		var out strings.Builder
 		for n := range 6 {
 			for _, era := range []wire.Era{wire.Sessions, wire.Stateless} {
-				got, err := w.Answer(tools[n%2], fmt.Appendf(nil, `{"id":"cus_%04d"}`, n), era, 42, n)
+				got, err := answerOf(w, tools[n%2], fmt.Appendf(nil, `{"id":"cus_%04d"}`, n), era, 42, n)
 				if err != nil {
 					return err.Error()
 				}
@@ -517,14 +527,14 @@ func TestSameSeedSameBytes(t *testing.T) {
 		}
 		return out.String()
 	}
-	shared := sandbox.New()
+	shared := sandbox.New(sandbox.Config{})
 	want := transcript(shared)
 	var wg sync.WaitGroup
 	for i := range 100 {
 		wg.Go(func() {
 			w := shared
 			if i%2 == 0 {
-				w = sandbox.New()
+				w = sandbox.New(sandbox.Config{})
 			}
 			if got := transcript(w); got != want {
 				t.Errorf("run %d: %s", i, cmp.Diff(want, got))
@@ -567,7 +577,7 @@ func FuzzAnswer(f *testing.F) {
 		if seed%4 == 0 {
 			tl.Examples = []sallyport.Example{{When: args, Result: example}}
 		}
-		got, err := sandbox.New().Answer(tl, args, wire.Stateless, seed, 0)
+		got, err := answerOf(sandbox.New(sandbox.Config{}), tl, args, wire.Stateless, seed, 0)
 		if err != nil {
 			var refusal *sallyport.Refusal
 			if !errors.As(err, &refusal) {
@@ -596,7 +606,7 @@ func FuzzAnswer(f *testing.F) {
 }
 
 func BenchmarkAnswer(b *testing.B) {
-	w := sandbox.New()
+	w := sandbox.New(sandbox.Config{})
 	args := []byte(`{"id":"cus_0001"}`)
 	for name, tl := range map[string]*sallyport.Tool{
 		"schema":  tool(b, customerSchema),
@@ -605,7 +615,7 @@ func BenchmarkAnswer(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := w.Answer(tl, args, wire.Stateless, 1, 0); err != nil {
+				if _, err := answerOf(w, tl, args, wire.Stateless, 1, 0); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -1,11 +1,3 @@
-// Package sandbox holds the worlds that answer calls where no real system may be
-// reached. There is one so far: the schema world, of grade E1, which answers from
-// a tool's examples or makes a value that fits its output schema.
-//
-// A world has no clock, no state and no randomness of its own: an answer is a
-// function of the tool, the arguments, the seed of the run and, for tools that
-// change something, the number of the call. Nothing in an answer says that a
-// world gave it.
 package sandbox
 
 import (
@@ -21,14 +13,13 @@ import (
 	"sallyport/internal/wire"
 )
 
-// World is the schema world. It is safe for concurrent use.
-type World struct {
+// schemaWorld answers from what a tool itself says. It is safe for concurrent use.
+type schemaWorld struct {
 	mu      sync.Mutex
 	outputs map[sallyport.Digest]*output
 }
 
-// New makes a schema world.
-func New() *World { return &World{outputs: map[sallyport.Digest]*output{}} }
+func newSchemaWorld() *schemaWorld { return &schemaWorld{outputs: map[sallyport.Digest]*output{}} }
 
 // maxOutputs bounds how many output schemas are kept ready; beyond it all are
 // made anew.
@@ -42,7 +33,7 @@ type output struct {
 	err      error
 }
 
-// Answer is the result of a tools/call: a complete result value in the form of
+// answer is the result of a tools/call: a complete result value in the form of
 // the era. Args are the arguments as canonical or plain JSON, an object, or
 // nothing at all; n counts the calls of the run from 0.
 //
@@ -51,7 +42,7 @@ type output struct {
 // something answers equal arguments differently at another n, a tool that reads
 // does not. The error is a *sallyport.Refusal with code WorldGap where there is
 // nothing to answer from, and with InvalidArguments where args are no object.
-func (w *World) Answer(t *sallyport.Tool, args []byte, era wire.Era, seed uint64, n int) ([]byte, error) {
+func (w *schemaWorld) answer(t *sallyport.Tool, args []byte, era wire.Era, seed uint64, n int) ([]byte, error) {
 	if len(args) == 0 {
 		args = []byte("{}")
 	}
@@ -95,7 +86,7 @@ func gap(pointer, why string) *sallyport.Refusal {
 	return r
 }
 
-func (w *World) output(t *sallyport.Tool) *output {
+func (w *schemaWorld) output(t *sallyport.Tool) *output {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	out, ok := w.outputs[t.Digest]
