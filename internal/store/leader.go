@@ -26,9 +26,10 @@ const (
 
 // leading is what a replica knows of its own leadership.
 type leading struct {
-	wake  chan struct{} // somebody waits for places
-	leads atomic.Bool
-	signs atomic.Bool // somebody waits for a checkpoint
+	wake   chan struct{} // somebody waits for places
+	leads  atomic.Bool
+	marked atomic.Bool // unknown outcomes have been looked for once
+	signs  atomic.Bool // somebody waits for a checkpoint
 }
 
 func (l *leading) nudge() {
@@ -348,8 +349,9 @@ func (l *leader) close(ctx context.Context) error {
 	return err
 }
 
-// tend is the goroutine that, on the leader, looks for replicas that are gone and marks
-// what they left open as unknown.
+// tend is the goroutine that marks what is open and will not end any more as unknown:
+// what could not be recorded here, and, on the leader, what replicas that are gone have
+// left.
 func (e *postgres) tend(ctx context.Context, s *Store) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -359,7 +361,10 @@ func (e *postgres) tend(ctx context.Context, s *Store) {
 			return
 		case <-tick.C:
 		}
-		if !e.leads.Load() {
+		if !e.leads.Load() && (len(s.lostCalls()) == 0 || s.Ready() != nil) {
+			continue
+		}
+		if !e.marked.Load() { // what was left before this start is found, and told, by whoever began it
 			continue
 		}
 		unknown, err := s.MarkUnknown(ctx)
@@ -367,7 +372,7 @@ func (e *postgres) tend(ctx context.Context, s *Store) {
 			s.Log.Debug("calls of replicas that are gone are not looked for", "err", err)
 		}
 		for _, u := range unknown {
-			s.Log.Warn("a call was sent by a replica that is gone and nobody knows what it did: settle it", "call", u.Call, "tool", u.Tool)
+			s.Log.Warn("a call was sent and nobody knows what it did, by a replica that is gone or while nothing could be recorded: settle it", "call", u.Call, "tool", u.Tool)
 		}
 	}
 }

@@ -121,7 +121,7 @@ func (s *Store) dataKey(run sallyport.RunID) (cipher.AEAD, error) {
 
 func (s *Store) readDataKey(run sallyport.RunID) (cipher.AEAD, error) {
 	var wrapped []byte
-	ctx, cancel := s.promptly(context.Background())
+	ctx, cancel := s.patient() // the call may have been made: what became of it is not given up early
 	defer cancel()
 	err := s.prompt.QueryRowContext(ctx, `SELECT wrapped FROM data_keys WHERE run = $1`, string(run)).Scan(&wrapped)
 	if errors.Is(err, sql.ErrNoRows) {

@@ -435,6 +435,9 @@ func (e *postgres) alone(ctx context.Context, s *Store, f func() error) error {
 	if err == nil {
 		err = f()
 	}
+	if err == nil {
+		e.marked.Store(true)
+	}
 	_, unlocked := conn.ExecContext(context.WithoutCancel(ctx), `SELECT pg_advisory_unlock($1)`, key)
 	if unlocked != nil {
 		_ = discard(conn)

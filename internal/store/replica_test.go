@@ -478,6 +478,9 @@ func TestPausedWriter(t *testing.T) {
 	eventually(t, "the writer writes", func() bool { return written() > 100 })
 	r.open()
 	defer r.Close()
+	if _, err := r.MarkUnknown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	for round := range 3 {
 		if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 			t.Fatal(err)
