@@ -27,11 +27,11 @@ build: ## build ./sallyport
 
 test: ## install what tests need and run them all; PKG=./internal/... for some
 	@script/need node:nodejs npm:npm pg_ctlcluster:postgresql python3:python3
-	go test -json $(PKG) | go run .ci/summary.go
+	go test -timeout 40m -json $(PKG) | go run .ci/summary.go
 
 race: ## run all tests with the race detector; PKG=./internal/store for some
 	@script/need node:nodejs npm:npm pg_ctlcluster:postgresql python3:python3 cc:gcc
-	CGO_ENABLED=1 go test -race -json $(PKG) | go run .ci/summary.go
+	CGO_ENABLED=1 go test -race -timeout 60m -json $(PKG) | go run .ci/summary.go
 
 lint: ## formatting, vet and staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard -- '*.go'))

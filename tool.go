@@ -49,7 +49,7 @@ func RaiseAccess(declared, hint Access) Access {
 // Kind is what kind of call an MCP method makes.
 type Kind uint8
 
-// The kinds of calls. Sampling and Elicitation are asked by an upstream of the
+// The kinds of calls. Sampling, Elicitation and Roots are asked by an upstream of the
 // client; the others by the client of an upstream.
 const (
 	KindTool Kind = iota + 1
@@ -58,9 +58,10 @@ const (
 	KindCompletion
 	KindSampling
 	KindElicitation
+	KindRoots
 )
 
-var kindNames = []string{"", "tool", "resource", "prompt", "completion", "sampling", "elicitation"}
+var kindNames = []string{"", "tool", "resource", "prompt", "completion", "sampling", "elicitation", "roots"}
 
 func (k Kind) String() string { return enumText(kindNames, uint8(k)) }
 

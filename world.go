@@ -17,11 +17,16 @@ type Simulated struct {
 	Number int // of the call in its run, from 0
 }
 
-// Simulation is a world's answer. Exactly one of Result and Error is set.
+// Simulation is a world's answer: at most one of Result and Error, and one of them
+// unless it is refused.
 type Simulation struct {
 	Result []byte // a tools/call result value
 	Error  []byte // a JSON-RPC error object
 	Grade  Grade
+	// Refused is what the caller is told in their stead, as of a system that was sent
+	// the call and did not answer it well. With a Result or Error the call has had its
+	// effect, and that is what was withheld.
+	Refused *Refusal
 }
 
 // WorldRef names a version of a world.
@@ -43,7 +48,7 @@ type WorldDefinition struct {
 	Match     json.RawMessage `json:"match,omitempty"`
 	// Fallback answers what neither twin nor cassettes know.
 	Fallback WorldFallback `json:"fallback"`
-	// Faults go wrong on purpose, as package sandbox reads them.
+	// Faults go wrong on purpose, as package fault reads them.
 	Faults json.RawMessage `json:"faults,omitempty"`
 	// Files are what it reads, by name: data of twins, scripts, recordings.
 	Files map[string]Digest `json:"files,omitempty"`

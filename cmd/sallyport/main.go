@@ -90,7 +90,7 @@ func newRoot() *cobra.Command {
 		}
 	}
 	add(groupBegin, upCommand(), initCommand(), importCommand(), dataCommand(), loginCommand(), connectCommand(), bridgeCommand(), doctorCommand(), completionCommand(), versionCommand())
-	add(groupRelease, diffCommand(), applyCommand(), promoteCommand(), keysCommand(), upstreamCommand(), policyCommand(), schemaCommand())
+	add(groupRelease, diffCommand(), applyCommand(), promoteCommand(), keysCommand(), upstreamCommand(), worldCommand(), policyCommand(), schemaCommand())
 	add(groupStop, haltCommand(), resumeCommand(), settleCommand())
 	add(groupLook, statusCommand(), runsCommand(), callsCommand(), releaseCommand())
 	add(groupProve, auditCommand(), storeCommand())

@@ -49,6 +49,7 @@ var examples = func() map[string]any {
 			Elsewhere: &control.Elsewhere{At: at.Add(9 * time.Millisecond), Replicas: 2}},
 		"resume":       Done{},
 		"settle":       Done{},
+		"reach":        Done{},
 		"revokeKey":    Done{},
 		"closeRun":     Done{},
 		"listUnknowns": Page[control.Unknown]{Items: []control.Unknown{unknown}},

@@ -69,6 +69,10 @@ var members = map[reflect.Type]map[string]object{
 	reflect.TypeFor[PromoteRequest](): {"reason": reason},
 	reflect.TypeFor[RevokeRequest]():  {"reason": reason},
 	reflect.TypeFor[SettleRequest]():  {"reason": reason, "as": {"type": "string", "enum": []any{"happened", "did-not-happen"}}},
+	reflect.TypeFor[control.Reach](): {
+		"reason": reason, "as": {"type": "string", "enum": []any{"record", "compare"}}, "stage": {"type": "string", "enum": []any{"staging", "production"}},
+		"file": {"type": "string", "maxLength": 1000, "description": "What is recorded goes there, on the machine of whoever records."},
+	},
 	reflect.TypeFor[KeyRequest](): {
 		"kind":  {"type": "string", "enum": []any{"host", "agent"}},
 		"stage": {"type": "string", "enum": []any{"sandbox", "staging", "production"}, "description": "The highest stage it may reach."},

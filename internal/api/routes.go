@@ -148,6 +148,14 @@ func (c *server) routes() []route {
 			}
 			return Done{}, sallyport.Refuse(sallyport.NotFound, "no unknown outcome of "+string(in.b.Call)+" is waiting to be settled", "sallyport status lists them")
 		}),
+		on(route{method: "POST", path: "/v1/reach", id: "reach", caller: persons, kept: true,
+			summary:  "Put on record that a person is going to reach a real system",
+			about:    "To record what it answers, or to compare a world with it: commands on the server's machine, never a release's. They reach nothing before this has been answered.",
+			refusals: []sallyport.Code{sallyport.Halted},
+			asks:     control.Reach{As: "record", Upstream: "payments", Stage: sallyport.Staging, File: "worlds/cassettes/payments.jsonl", Reason: "a twin for the sandbox"},
+		}, func(in asked[none, control.Reach]) (Done, error) {
+			return Done{}, c.Control.Reached(in, in.person, in.b)
+		}),
 		on(route{method: "GET", path: "/v1/unknowns", id: "listUnknowns", caller: persons,
 			summary: "Calls whose outcome nobody knows and nobody has settled",
 		}, func(in asked[UnknownQuery, none]) (*Page[control.Unknown], error) { return c.listUnknowns(in, in.q) }),

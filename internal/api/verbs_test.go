@@ -66,6 +66,7 @@ var verbs = map[string]verb{
 	"settle": decide(sallyport.Operator, sallyport.Approver).with(func(r *rig) any {
 		return api.SettleRequest{Call: r.call(sallyport.OutcomeUnsettled), As: "happened", Reason: "test"}
 	}),
+	"reach":   decide(sallyport.Operator, sallyport.Approver).with(body(control.Reach{As: "record", Upstream: "mail", Stage: sallyport.Production, File: "mail.jsonl", Reason: "test"})),
 	"makeKey": decide(sallyport.Developer, sallyport.Operator).with(body(api.KeyRequest{Kind: sallyport.KeyAgent, Agent: "support", Stage: sallyport.Sandbox, Days: 3})),
 	"revokeKey": decide(sallyport.Developer, sallyport.Operator, sallyport.Approver).at(func(r *rig) string {
 		made, err := r.Control.MakeHostKey(r.Context(), &sallyport.Person{ID: "x", Roles: []sallyport.Role{sallyport.Admin}}, "support", sallyport.Sandbox, 1, "")

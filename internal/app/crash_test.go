@@ -139,6 +139,7 @@ type town struct {
 	dir     string
 	copies  []string // of dir: where child keeps journals beside the one there
 	program string
+	systems map[string]*testkit.FastUpstream
 	person  string // credentials
 	host    string
 
@@ -210,12 +211,14 @@ func newTownAt(t *testing.T, at ground) *town {
 	}
 	t.Cleanup(c.client.CloseIdleConnections)
 	transports := map[string]string{}
+	c.systems = map[string]*testkit.FastUpstream{}
 	for _, system := range []string{"book", "shelf", "vault"} {
 		l, err := at.listen()
 		if err != nil {
 			t.Fatal(err)
 		}
 		u := testkit.NewFastUpstreamAt(t, l)
+		c.systems[system] = u
 		u.SetDelay(2 * time.Millisecond) // so that calls are in flight
 		u.OnRequest(func(r *http.Request, body []byte) {
 			if name := callNamed(body); name != "" {

@@ -39,6 +39,7 @@ func (a *App) newReplicas() *replicas {
 	r.proxy = &httputil.ReverseProxy{
 		FlushInterval: -1, // events as they come
 		Transport: &http.Transport{
+			DialContext:         (&net.Dialer{Timeout: 2 * time.Second}).DialContext,
 			MaxIdleConnsPerHost: 64, IdleConnTimeout: time.Minute, DisableCompression: true,
 		},
 		Rewrite: func(p *httputil.ProxyRequest) {
@@ -65,7 +66,7 @@ func (a *App) newReplicas() *replicas {
 // say so.
 func reachedAt(listener net.Addr) string {
 	tcp, ok := listener.(*net.TCPAddr)
-	if !ok || tcp.IP.IsUnspecified() {
+	if !ok || tcp.IP.IsUnspecified() || tcp.IP.IsLoopback() { // which is another place on another machine
 		return ""
 	}
 	return "http://" + tcp.String()

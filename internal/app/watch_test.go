@@ -29,6 +29,7 @@ type paper struct {
 	subscribed   int
 	unsubscribed int
 	asked, given int // for roots: how often, and with success
+	told         int // how often it was told that a client has them
 }
 
 const readPaper = `@id("read")
@@ -63,11 +64,17 @@ func newPaper(t *testing.T, version string) *paper {
 	mcp.AddTool(p.Server, &mcp.Tool{Name: "where"}, func(ctx context.Context, r *mcp.CallToolRequest, _ struct{}) (*mcp.CallToolResult, any, error) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
+		if can := r.ClientCapabilities(); can != nil && (can.RootsV2 != nil || can.Roots.ListChanged) {
+			p.told++
+		}
+		home := func(roots *mcp.ListRootsResult) bool {
+			return roots != nil && len(roots.Roots) == 1 && roots.Roots[0].URI == "file:///home/ada"
+		}
 		switch {
 		case version != wire.Version20260728:
 			p.asked++
-			_, err := r.Session.ListRoots(ctx, nil)
-			if err == nil {
+			roots, err := r.Session.ListRoots(ctx, nil)
+			if home(roots) {
 				p.given++
 			}
 			return nil, nil, err
@@ -75,7 +82,9 @@ func newPaper(t *testing.T, version string) *paper {
 			p.asked++
 			return &mcp.CallToolResult{InputRequests: mcp.InputRequestMap{"roots": &mcp.ListRootsParams{}}}, nil, nil
 		default:
-			p.given++
+			if roots, _ := r.Params.InputResponses["roots"].(*mcp.ListRootsResult); home(roots) {
+				p.given++
+			}
 			return nil, nil, nil
 		}
 	})
@@ -111,13 +120,14 @@ func (p *paper) prints(t *testing.T, uri string) {
 	}
 }
 
-// startPaper starts an installation before a paper that speaks a version.
-func startPaper(t *testing.T, version string) (*yard, *paper) {
+// startPaper starts an installation before a paper that speaks a version, under these
+// policies besides.
+func startPaper(t *testing.T, version string, policies ...string) (*yard, *paper) {
 	t.Helper()
 	p := newPaper(t, version)
 	return startProject(t, t.TempDir(), map[string]string{
 		"sallyport.yaml":       "listen: 127.0.0.1:8484\n",
-		"policies/all.cedar":   readPaper,
+		"policies/all.cedar":   readPaper + strings.Join(policies, ""),
 		"agents/reader.yaml":   "agent: reader\nowner: a@example.com\ntier: low\nupstreams: [paper]\npolicies: [policies/all.cedar]\n",
 		"upstreams/paper.yaml": fmt.Sprintf("upstream: paper\nstages:\n  production:\n    url: %s\n    era: %q\n    binding: live\ntools:\n  where: {access: read, data_class: internal}\n", p.url, version),
 		"upstreams/paper.pins.json": fmt.Sprintf("{\"server\":{\"protocolVersion\":%q,\"capabilities\":{\"tools\":{\"listChanged\":true},\"tasks\":{\"list\":{}},\"resources\":{\"subscribe\":true,\"listChanged\":true}}},"+
@@ -309,26 +319,33 @@ func TestListChangesAcrossEras(t *testing.T) {
 	})
 }
 
-// TestRootsAcrossEras: an upstream that asks for a client's roots gets an error, and
-// the log says that it has asked.
+// TestRootsAcrossEras: an upstream is given a client's roots where policy permits it,
+// which is recorded as a call of its kind; elsewhere it is not told that there are any,
+// and what else it may ask for does not help it.
 func TestRootsAcrossEras(t *testing.T) {
 	eras(t, func(t *testing.T, client, server string) {
 		testkit.Leak(t)
-		y, p := startPaper(t, server)
-		token, run := y.token(t, "reader", sallyport.Production)
-		r := y.reader(t, token, client)
-		result, err := r.CallTool(t.Context(), &mcp.CallToolParams{Name: "where"})
-		if err != nil || !result.IsError {
-			t.Errorf("got %+v, %v", result, err)
-		}
-		p.mu.Lock()
-		asked, given := p.asked, p.given
-		p.mu.Unlock()
-		if asked == 0 || given > 0 {
-			t.Errorf("the upstream asked %d times for the roots of the client and was given them %d times", asked, given)
-		}
-		if got := y.told(t, run); !strings.Contains(strings.Join(got, ";"), "refused") {
-			t.Errorf("recorded: %q", got)
+		for _, permitted := range []bool{true, false} {
+			var policies []string
+			if !permitted {
+				policies = []string{"@id(\"home\")\nforbid (principal, action == Action::\"roots/list\", resource);\n"}
+			}
+			y, p := startPaper(t, server, policies...)
+			token, run := y.token(t, "reader", sallyport.Production)
+			r := y.reader(t, token, client)
+			result, err := r.CallTool(t.Context(), &mcp.CallToolParams{Name: "where"})
+			if err != nil || result.IsError == permitted {
+				t.Errorf("permitted %v: got %+v, %v", permitted, result, err)
+			}
+			p.mu.Lock()
+			asked, given, told := p.asked, p.given, p.told
+			p.mu.Unlock()
+			if asked == 0 || (given > 0) != permitted || (told > 0) != permitted {
+				t.Errorf("permitted %v: told of roots %d times, asked for them %d times and given them %d times", permitted, told, asked, given)
+			}
+			if got := y.told(t, run); slices.Contains(got, "outcome roots ok") != permitted {
+				t.Errorf("permitted %v: recorded %q", permitted, got)
+			}
 		}
 	})
 }

@@ -109,7 +109,7 @@ func needsIntent(r *Record) bool {
 	switch {
 	case r.Access == sallyport.Read, r.Outcome == sallyport.OutcomeRefused:
 		return false
-	case r.CallKind == sallyport.KindSampling, r.CallKind == sallyport.KindElicitation:
+	case r.CallKind == sallyport.KindSampling, r.CallKind == sallyport.KindElicitation, r.CallKind == sallyport.KindRoots:
 		return false // asked of the client
 	case r.Binding == sallyport.Off, r.Binding == sallyport.Simulate, r.Binding == sallyport.Replay:
 		return false // answered here

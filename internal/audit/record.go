@@ -58,8 +58,11 @@ const (
 	SignedIn   Kind = "signed_in"
 	// PayloadsRead is that a person was shown what a call was sent and answered.
 	PayloadsRead Kind = "payloads_read"
-	Started      Kind = "started"
-	Stopped      Kind = "stopped"
+	// Reached is that a person is going to reach a real system outside of any release:
+	// to record its traffic, or to compare a world with it.
+	Reached Kind = "reached"
+	Started Kind = "started"
+	Stopped Kind = "stopped"
 )
 
 // MaxBody bounds the body of a record, in bytes. A body longer than 65,535 bytes
@@ -157,7 +160,7 @@ func (r *Record) AppendJSON(dst []byte) ([]byte, error) {
 	if r.ID == "" || r.Kind == "" {
 		return fail(errors.New("a record needs an id and a kind"))
 	}
-	if r.Stage > sallyport.Production || r.CallKind > sallyport.KindElicitation || r.Access > sallyport.Read ||
+	if r.Stage > sallyport.Production || r.CallKind > sallyport.KindRoots || r.Access > sallyport.Read ||
 		r.Binding > sallyport.Live || r.Grade > sallyport.GradeLive || r.Outcome > sallyport.OutcomeUnsettled {
 		return fail(errors.New("stage, call kind, access, binding, grade or outcome is not a known one"))
 	}

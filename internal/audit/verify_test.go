@@ -866,6 +866,7 @@ func TestCheckCalls(t *testing.T) {
 		{"refused after", []R{call(audit.Intent, "a"), call(audit.Outcome, "a", refused)}, "", ""},
 		{"in a world", []R{call(audit.Outcome, "a", simulated)}, "", ""},
 		{"asked of the client", []R{call(audit.Outcome, "a", func(r *R) { r.CallKind = sallyport.KindSampling })}, "", ""},
+		{"asked of the client for roots", []R{call(audit.Outcome, "a", func(r *R) { r.CallKind = sallyport.KindRoots })}, "", ""},
 		{"others are no calls", []R{{Kind: audit.Started}, {Kind: audit.RunOpened, Call: "a"}}, "", ""},
 		{"no intent", []R{call(audit.Outcome, "a")}, "no_intent 0", ""},
 		{"no intent, unknown", []R{call(audit.Outcome, "a", unsettled)}, "no_intent 0", "a"},

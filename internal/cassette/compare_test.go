@@ -102,7 +102,7 @@ func TestLiveness(t *testing.T) {
 			Ignore: []cassette.Ignore{{Path: "/key", Why: "another one in every call"}},
 			Tolerate: []cassette.Tolerate{
 				{Path: "/n", Number: "0.5"}, {Path: "/item", Regex: ".*"}, {Path: "/at", Within: "100000h"}, {Path: "/tags", Subset: true},
-				{Path: "/by", Subset: true}, {Tool: "get", Path: "/id", Regex: `ord_\d+`},
+				{Path: "/by", Subset: true}, {Tool: "get", Path: "/id", Regex: `ord_.*`},
 			},
 		},
 		Results: cassette.Differences{
@@ -205,7 +205,7 @@ func TestLiveLeavesAreNoticed(t *testing.T) {
 			return d.Seq == call.Seq && d.Part == cassette.InArguments && d.Pointer == l.pointer
 		})
 		p := cassette.NewPlayer(d, cassette.Options{})
-		for { // until whatever fits has answered
+		for range len(c.Calls) + 1 { // until whatever fits has answered
 			a, err := p.Next(call.Tool, []byte(encode(args)))
 			var miss *cassette.Miss
 			if errors.As(err, &miss) || a.Repeat {

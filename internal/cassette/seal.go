@@ -88,8 +88,8 @@ type Sealing struct {
 	Originals    int // values that were looked for
 	// Unsearched are values of less than four bytes: they are everywhere.
 	Unsearched int
-	// Coincidences are places at which a value of less than eight bytes stands that is
-	// also what another value was replaced by.
+	// Coincidences are places at which a value of less than eight bytes, or a time,
+	// stands that is also what another value was replaced by.
 	Coincidences int
 }
 

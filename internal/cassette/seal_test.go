@@ -402,6 +402,7 @@ func TestTampering(t *testing.T) {
 	for name, other := range map[string][][]byte{
 		"a line less":    {lines[0], lines[1], lines[3]},
 		"a line behind":  {lines[0], lines[1], lines[2], lines[3], lines[2]},
+		"a call behind":  {lines[0], lines[1], lines[2], lines[3], bytes.Replace(lines[2], []byte(`"seq":2`), []byte(`"seq":3`), 1)},
 		"two seals":      {lines[0], lines[1], lines[2], lines[3], lines[3]},
 		"half the seal":  {lines[0], lines[1], lines[2], lines[3][:20]},
 		"without a seal": {lines[0], lines[1], lines[2]},
@@ -465,6 +466,7 @@ func TestShortValues(t *testing.T) {
 		{"Ann", `{"t":"Ann"}`, false},
 		{"+49 (0) 30 1234-567", `{"t":"call 490301234567"}`, true},
 		{"ABCD EFGH", `{"t":"ABCDEFGH"}`, false}, // no number
+		{"\U0001F600\U0001F601!", `{"t":"\\ud83d\\ude00\\uD83D\\uDE01!"}`, true},
 	} {
 		data, w := recorded(t, keepAll{}, read("get", `{}`, c.result))
 		w.Originals().Add(c.value)
@@ -509,6 +511,77 @@ func TestCoincidence(t *testing.T) {
 	if _, _, err := cassette.Seal(data, w.Originals(), nil); !errors.As(err, &leak) || leak.Total != 2 {
 		t.Errorf("one that became itself: %v", err)
 	}
+}
+
+// TestTimesCoincide: times that are shifted become one another's originals.
+func TestTimesCoincide(t *testing.T) {
+	cl := classes(t, `{"properties":{"id":{"x-data-class":"date"}}}`, "", cassette.Declared{})
+	var raws []cassette.Raw
+	for _, day := range []string{"2026-11-01", "2026-11-02", "2026-11-03"} {
+		raw := read("get", `{"id":"`+day+`"}`, `{}`)
+		raw.Classes = cl
+		raws = append(raws, raw)
+	}
+	data, w := recorded(t, tomorrow{}, raws...)
+	if _, report, err := cassette.Seal(data, w.Originals(), nil); err != nil || report.Coincidences != 2 {
+		t.Errorf("%+v, %v", report, err)
+	}
+	data, w = recorded(t, tomorrow{}, append(raws, read("get", `{}`, `{"when":"2026-11-01"}`))...)
+	var leak *cassette.Leak
+	if _, _, err := cassette.Seal(data, w.Originals(), nil); !errors.As(err, &leak) || leak.Total != 1 {
+		t.Errorf("a time that nothing became: %v", err)
+	}
+}
+
+// tomorrow makes the next day of each day in 2026-11 that has a class.
+type tomorrow struct{}
+
+func (tomorrow) Scrub(leaf *cassette.Leaf) (cassette.Scrubbed, error) {
+	if leaf.Class != "date" {
+		return cassette.Scrubbed{Verdict: cassette.Keep}, nil
+	}
+	text := leaf.Text[:9] + string(leaf.Text[9]+1)
+	return cassette.Scrubbed{Verdict: cassette.Replace, Text: text, Found: []cassette.Found{{Class: "date", Value: leaf.Text}}}, nil
+}
+
+// TestSearchIsComplete holds the search against the plainest one, with values that
+// overlap in every way.
+func TestSearchIsComplete(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		values := rapid.SliceOfN(rapid.StringMatching(`[abB]{8,11}`), 1, 12).Draw(rt, "values")
+		texts := rapid.SliceOfN(rapid.StringMatching(`[abA]{0,24}( [ab]{0,24})?`), 1, 5).Draw(rt, "texts")
+		data, w := recorded(t, keepAll{}, read("get", `{}`, encode(map[string]any{"l": texts})))
+		for _, v := range values {
+			w.Originals().Add(v)
+		}
+		want := map[string]int{}
+		total := 0
+		for i, text := range texts {
+			seen := map[string]bool{}
+			for _, v := range values {
+				if strings.Contains(strings.ToLower(text), strings.ToLower(v)) && !seen[v] {
+					seen[v] = true
+					want[fmt.Sprint("/result/l/", i)]++
+					total++
+				}
+			}
+		}
+		_, _, err := cassette.Seal(data, w.Originals(), nil)
+		var leak *cassette.Leak
+		if !errors.As(err, &leak) {
+			leak = &cassette.Leak{}
+			if err != nil {
+				rt.Fatal(err)
+			}
+		}
+		got := map[string]int{}
+		for _, h := range leak.Hits {
+			got[h.Pointer]++
+		}
+		if diff := cmp.Diff(want, got); diff != "" || leak.Total != total {
+			rt.Fatalf("%d, want %d: %s", leak.Total, total, diff)
+		}
+	})
 }
 
 func TestManyHits(t *testing.T) {

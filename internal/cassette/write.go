@@ -644,7 +644,7 @@ func (w *Writer) bound(args []byte) ([]Bound, error) {
 	}
 	var out []Bound
 	eachID(doc, "", "", false, func(pointer, text string) {
-		if from, ok := w.seen[text]; ok && !w.given[text] {
+		if from, ok := w.seen[text]; ok {
 			out = append(out, Bound{At: pointer, Seq: from.seq, From: from.pointer})
 		}
 	})

@@ -14,6 +14,7 @@ import (
 
 	"sallyport"
 	"sallyport/internal/canonical"
+	"sallyport/internal/fault"
 	"sallyport/internal/twin"
 )
 
@@ -119,6 +120,7 @@ func (l *loader) world(name string, tools []sallyport.Tool) *sallyport.World {
 	d.read(&f)
 	d.root = whole
 	d.sameName("world", f.World, name)
+	d.faults(f.Faults, tools)
 	def := sallyport.WorldDefinition{
 		Name: name, Cassettes: f.Cassettes, Match: f.Match, Faults: f.Faults,
 		Fallback: sallyport.WorldFallback(or(f.Fallback, fallback(sallyport.FallbackRefuse))), Files: map[string]sallyport.Digest{},
@@ -195,19 +197,35 @@ func (d *document) twinProblems(err error) {
 		return
 	}
 	for _, p := range problems {
-		at := d.root
-		if p.Pointer != "" {
-			var way []string
-			for _, token := range strings.Split(strings.TrimPrefix(p.Pointer, "/"), "/") {
-				way = append(way, strings.NewReplacer("~1", "/", "~0", "~").Replace(token))
-			}
-			at = d.value(way...)
-		}
 		reason := p.Reason
 		if p.Place != "" {
 			reason = p.Place + ": " + reason
 		}
-		d.problem(at, "", "%s", reason)
+		d.problem(d.pointed(p.Pointer), "", "%s", reason)
+	}
+}
+
+// pointed is what a JSON pointer leads to, or the nearest above it.
+func (d *document) pointed(pointer string) *yaml.Node {
+	if pointer == "" {
+		return d.root
+	}
+	var way []string
+	for _, token := range strings.Split(strings.TrimPrefix(pointer, "/"), "/") {
+		way = append(way, strings.NewReplacer("~1", "/", "~0", "~").Replace(token))
+	}
+	return d.value(way...)
+}
+
+// faults checks what goes wrong in a world on purpose.
+func (d *document) faults(raw []byte, tools []sallyport.Tool) {
+	plan, err := fault.Parse(raw)
+	problems := plan.Check(tools)
+	if err != nil && !errors.As(err, &problems) {
+		d.problem(d.value("faults"), "", "%v", err)
+	}
+	for _, p := range problems {
+		d.problem(d.pointed("/faults"+p.Pointer), "", "%s", p.Reason)
 	}
 }
 

@@ -378,6 +378,20 @@ var verbs = []verb{
 		happened: func(o *office) bool { return !o.unknown["call_1"] },
 	},
 	{
+		name: "reach staging", may: []sallyport.Role{sallyport.Developer, sallyport.Operator, sallyport.Approver}, reasoned: true, kind: audit.Reached,
+		do: func(o *office, by *sallyport.Person, reason string) error {
+			return o.Reached(o.t.Context(), by, &control.Reach{As: "compare", Upstream: "crm", Stage: sallyport.Staging, Reason: reason})
+		},
+		happened: func(o *office) bool { return len(o.records) > 0 },
+	},
+	{
+		name: "reach production", may: []sallyport.Role{sallyport.Operator, sallyport.Approver}, reasoned: true, kind: audit.Reached,
+		do: func(o *office, by *sallyport.Person, reason string) error {
+			return o.Reached(o.t.Context(), by, &control.Reach{As: "record", Upstream: "crm", Stage: sallyport.Production, File: "crm.jsonl", Reason: reason})
+		},
+		happened: func(o *office) bool { return len(o.records) > 0 },
+	},
+	{
 		name: "make a host key", may: []sallyport.Role{sallyport.Developer, sallyport.Operator}, kind: audit.KeyMade,
 		do: func(o *office, by *sallyport.Person, _ string) error {
 			_, err := o.MakeHostKey(o.t.Context(), by, "support", sallyport.Staging, 1, "note")

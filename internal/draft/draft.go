@@ -120,7 +120,9 @@ type why struct {
 	reasons []string
 }
 
-func (w *why) say(format string, args ...any) { w.reasons = append(w.reasons, fmt.Sprintf(format, args...)) }
+func (w *why) say(format string, args ...any) {
+	w.reasons = append(w.reasons, fmt.Sprintf(format, args...))
+}
 
 // raise moves the confidence a share of the way to 1, lower to 0.
 func (w *why) raise(share float64, format string, args ...any) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -14,8 +15,10 @@ import (
 )
 
 const mayAskCRM = permitAll + `
-forbid (principal, action in [Action::"sampling/createMessage", Action::"elicitation/create"], resource)
+forbid (principal, action in [Action::"sampling/createMessage", Action::"elicitation/create", Action::"roots/list"], resource)
 unless { resource == Upstream::"crm" };`
+
+const allButRoots = `permit (principal, action in [Action::"read", Action::"changing", Action::"sampling/createMessage", Action::"elicitation/create"], resource);`
 
 // question is a request of an upstream; its answer has the same id.
 func question(method string) []byte {
@@ -50,8 +53,10 @@ func TestUpstreamAsks(t *testing.T) {
 		{"permitted sampling", mayAskCRM, "look", wire.MethodSamplingCreateMessage, func() ([]byte, error) { return []byte(answered), nil }, sallyport.OutcomeOK, sallyport.KindSampling, answered},
 		{"no policy permits", `permit (principal, action in Action::"read", resource);`, "look", wire.MethodElicitationCreate, nil, sallyport.OutcomeRefused, sallyport.KindElicitation, `"error"`},
 		{"another upstream", mayAskCRM, "mail__look", wire.MethodSamplingCreateMessage, nil, sallyport.OutcomeRefused, sallyport.KindSampling, `"error"`},
-		{"roots are never given", mayAskCRM, "look", "roots/list", nil, sallyport.OutcomeRefused, 0, `"error"`},
-		{"nor is anything else", mayAskCRM, "look", "tools/call", nil, sallyport.OutcomeRefused, 0, `"error"`},
+		{"permitted roots", mayAskCRM, "look", wire.MethodRootsList, func() ([]byte, error) { return []byte(answered), nil }, sallyport.OutcomeOK, sallyport.KindRoots, answered},
+		{"another upstream's roots", mayAskCRM, "mail__look", wire.MethodRootsList, nil, sallyport.OutcomeRefused, sallyport.KindRoots, `"error"`},
+		{"roots, where all else may be asked", allButRoots, "look", wire.MethodRootsList, nil, sallyport.OutcomeRefused, sallyport.KindRoots, `"error"`},
+		{"nothing else", mayAskCRM, "look", "tools/call", nil, sallyport.OutcomeRefused, 0, `"error"`},
 		{"the client does not answer", mayAskCRM, "look", wire.MethodElicitationCreate, func() ([]byte, error) { return nil, errors.New("gone") }, sallyport.OutcomeError, sallyport.KindElicitation, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -179,15 +184,20 @@ func TestInputRequired(t *testing.T) {
 		`{"a":{"method":"elicitation/create","params":{}}}`:                             "",
 		`{"a":{"method":"sampling/createMessage"},"b":{"method":"elicitation/create"}}`: "",
 		`{}`:                            "",
-		`{"a":{"method":"roots/list"}}`: sallyport.Denied,
+		`{"a":{"method":"roots/list"}}`: "",
 		`{"a":{"method":"tools/call"}}`: sallyport.Denied,
-		`{"a":{"method":"elicitation/create"},"b":{"method":"roots/list"}}`:                                          sallyport.Denied,
+		`{"a":{"method":"elicitation/create"},"b":{"method":"roots/list"}}`:                                          "",
+		`{"a":{"method":"elicitation/create"},"b":{"method":"roots/get"}}`:                                           sallyport.Denied,
 		`{"a":{"method":"elicitation/create"},"b":{"method":"elicitation\u002fcreate"},"c":{"method":"ROOTS/LIST"}}`: sallyport.Denied,
-		`{"a":{}}`:           sallyport.UpstreamProtocol,
+		`{"a":{}}`:            sallyport.UpstreamProtocol,
+		`{"a":{"method":""}}`: sallyport.UpstreamProtocol,
+		`{"a":{"method":"elicitation/create","params":[]}}`: sallyport.UpstreamProtocol,
+		many(17):             sallyport.UpstreamProtocol,
+		many(16):             "",
 		`{"a":{"method":7}}`: sallyport.UpstreamProtocol,
 		`7`:                  sallyport.UpstreamProtocol,
 	} {
-		w := newWide(t, mayAskCRM, nil, "crm", "mail")
+		w := newWide(t, mayAskCRM, modern, "crm", "mail")
 		result := `{"resultType":"input_required","inputRequests":` + requests + `,"requestState":"opaque"}`
 		for _, id := range []sallyport.UpstreamID{"crm", "mail"} {
 			w.on(id, func(context.Context, *Request) (*Response, error) { return w.says(result), nil })
@@ -204,12 +214,148 @@ func TestInputRequired(t *testing.T) {
 			t.Errorf("mail asked %s: %v", requests, r.Refusal)
 		}
 	}
-	w := newWide(t, permitAll, nil, "crm")
+	w := newWide(t, permitAll, modern, "crm")
 	w.on("crm", func(context.Context, *Request) (*Response, error) {
 		return w.says(`{"resultType":"input_required","requestState":"opaque"}`), nil
 	})
 	r := w.tool(t.Context(), "look")
 	if !json.Valid(r.Result) {
 		t.Errorf("a result that asks nothing: %v", r.Refusal)
+	}
+}
+
+// modern makes every upstream one of the stateless era.
+func modern(_ *sallyport.Release, c *sallyport.StageConfig) {
+	for id, u := range c.Upstreams {
+		u.Transport.Era = wire.Version20260728
+		c.Upstreams[id] = u
+	}
+}
+
+// many are so many questions.
+func many(n int) string {
+	all := make([]string, n)
+	for i := range all {
+		all[i] = fmt.Sprintf(`"q%d":{"method":"roots/list"}`, i)
+	}
+	return "{" + strings.Join(all, ",") + "}"
+}
+
+// TestInputRequiredIsRecorded: each question in a result is a call of its own kind,
+// recorded before the result leaves; if one may not be asked, none is.
+func TestInputRequiredIsRecorded(t *testing.T) {
+	const three = `{"resultType":"input_required","inputRequests":{"a":{"method":"elicitation/create","params":{"message":"é"}},"b":{"method":"sampling/createMessage"},"c":{"method":"roots/list","params":{}}},"requestState":"opaque"}`
+	for policies, outcome := range map[string]sallyport.Outcome{permitAll: sallyport.OutcomeOK, allButRoots: sallyport.OutcomeRefused} {
+		w := newWide(t, policies, modern, "crm")
+		w.on("crm", func(context.Context, *Request) (*Response, error) { return w.says(three), nil })
+		r := w.tool(t.Context(), "look")
+		if permitted := outcome == sallyport.OutcomeOK; permitted != (string(r.Result) == three) || permitted == (r.Refusal != nil) {
+			t.Errorf("%s, %v", r.Result, r.Refusal)
+		}
+		if len(w.outcomes) != 4 {
+			t.Fatalf("%d records", len(w.outcomes))
+		}
+		salts := map[string]bool{}
+		for i, kind := range []sallyport.Kind{sallyport.KindElicitation, sallyport.KindSampling, sallyport.KindRoots, sallyport.KindTool} {
+			e := w.outcomes[i]
+			if e.Record.CallKind != kind || e.Record.Outcome != outcome || e.Record.Arguments == "" || salts[string(e.Payload.Salt)] {
+				t.Errorf("recorded %+v", e.Record)
+			}
+			salts[string(e.Payload.Salt)] = true
+			if kind == sallyport.KindTool {
+				continue
+			}
+			may := kind != sallyport.KindRoots || policies == permitAll
+			if e.Record.Decision.Allow != may || e.Record.Result != "" || (e.Record.Labels != nil) != (outcome == sallyport.OutcomeOK) {
+				t.Errorf("recorded %+v", e.Record)
+			}
+		}
+		if got := string(w.outcomes[0].Payload.Arguments); got != `{"message":"é"}` {
+			t.Errorf("kept %s", got)
+		}
+	}
+
+	w := newWide(t, permitAll, modern, "crm")
+	w.on("crm", func(context.Context, *Request) (*Response, error) { return w.says(three), nil })
+	w.onConclude = func() error { w.onConclude = nil; return errors.New("the disk is full") }
+	refused(t, w.tool(t.Context(), "look"), sallyport.RecordFailed)
+}
+
+// TestAnswersInTheSameEra: what a client answers is judged by what it can be read as
+// and recorded before it leaves. What may not leave is not sent.
+func TestAnswersInTheSameEra(t *testing.T) {
+	const (
+		accept = `"a":{"action":"accept","content":{"roots":[]}}`
+		said   = `"b":{"role":"assistant","model":"m","content":{"type":"text","text":"x"}}`
+		roots  = `"c":{"roots":[{"uri":"file:///home/ada"}]}`
+	)
+	for _, c := range []struct {
+		policies, answers string
+		want              sallyport.Code
+		recorded          []string // before the call
+	}{
+		{permitAll, accept + "," + said + "," + roots, "", []string{"elicitation ok", "sampling ok", "roots ok"}},
+		{allButRoots, accept, "", []string{"elicitation ok"}},
+		{allButRoots, accept + "," + roots, sallyport.Denied, []string{"elicitation ok", "roots refused"}},
+		{allButRoots, `"c":{"\u0052oots":[]}`, sallyport.Denied, []string{"roots refused"}},
+		{allButRoots, `"c":{"action":"accept","roots":[]}`, sallyport.Denied, []string{"elicitation ok", "roots refused"}},
+		{permitAll, `"c":{}`, sallyport.BadRequest, nil},
+		{permitAll, `"c":7`, sallyport.BadRequest, nil},
+		{permitAll, strings.Trim(strings.ReplaceAll(many(17), "method", "action"), "{}") + "}", sallyport.BadRequest, nil},
+		{permitAll, "", "", nil},
+	} {
+		w := newWide(t, c.policies, modern, "crm")
+		sent := 0
+		w.on("crm", func(_ context.Context, q *Request) (*Response, error) {
+			if sent++; !strings.Contains(string(q.Message.Raw), `"input\u0052esponses":{`+c.answers+`}`) {
+				t.Errorf("sent %s", q.Message.Raw)
+			}
+			if len(w.outcomes) != len(c.recorded) {
+				t.Errorf("%d records when the answers left", len(w.outcomes))
+			}
+			return respond(t), nil
+		})
+		r := w.Call(t.Context(), w.request(sallyport.KindTool, wire.MethodToolsCall, `{"name":"look","arguments":{"id":"1"},"requestState":"s","input\u0052esponses":{`+c.answers+`}}`, nil))
+		if (c.want == "") != (r.Refusal == nil) || r.Refusal != nil && r.Refusal.Code != c.want || (sent == 1) != (c.want == "") {
+			t.Errorf("%s: %v, sent %d times", c.answers, r.Refusal, sent)
+		}
+		var recorded []string
+		for _, e := range w.outcomes {
+			if e.Record.CallKind != sallyport.KindTool {
+				recorded = append(recorded, e.Record.CallKind.String()+" "+e.Record.Outcome.String())
+				if (e.Record.Result != "") != (e.Record.Outcome == sallyport.OutcomeOK) {
+					t.Errorf("recorded %+v", e.Record)
+				}
+			}
+		}
+		if !slices.Equal(recorded, c.recorded) {
+			t.Errorf("%s: recorded %q, want %q", c.answers, recorded, c.recorded)
+		}
+	}
+}
+
+// TestWhoIsToldOfRoots: an upstream that may be permitted to ask for them, of a
+// client that has them.
+func TestWhoIsToldOfRoots(t *testing.T) {
+	const has, hasNot = `{"roots":{"listChanged":true}}`, `{"sampling":{}}`
+	for _, c := range []struct {
+		policies, capabilities string
+		want                   bool
+	}{
+		{permitAll, has, true}, {permitAll, hasNot, false}, {allButRoots, has, false},
+		{permitAll + `forbid (principal, action == Action::"roots/list", resource) when { context.run.integrity_level < 3 };`, has, true},
+		{permitAll + `forbid (principal, action == Action::"roots/list", resource) when { context.run.integrity_level >= 3 };`, has, false},
+	} {
+		for _, s := range []*Session{nil, {ID: "s", Key: "key_1", ClientCapabilities: json.RawMessage(c.capabilities)}} {
+			w := newWide(t, c.policies, nil, "crm", "mail")
+			w.on("crm", func(_ context.Context, q *Request) (*Response, error) {
+				if q.Roots != c.want || s != nil && (s.Roots("crm") != c.want || s.Roots("mail")) {
+					t.Errorf("%s, %s: told %v", c.policies, c.capabilities, q.Roots)
+				}
+				return respond(t), nil
+			})
+			succeeded(t, w.Call(t.Context(), w.request(sallyport.KindTool, wire.MethodToolsCall,
+				`{"name":"look","arguments":{"id":"1"},"_meta":{"`+wire.MetaClientCapabilities+`":`+c.capabilities+`}}`, s)))
+		}
 	}
 }

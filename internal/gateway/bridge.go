@@ -86,13 +86,7 @@ func (g *Gateway) judge(ctx context.Context, x *Exchange, raw []byte) ([]byte, e
 	if err != nil {
 		return nil, err
 	}
-	q := inquiry{message: &m, began: g.Now()}
-	if q.decision, q.refused = g.mayAsk(x, m.Method); q.refused == nil {
-		if h := g.state.Load().Halted(&x.Target); h != nil {
-			q.refused = haltedRefusal(h)
-		}
-	}
-	return g.recordQuestion(ctx, x, &q)
+	return g.recordQuestion(ctx, x, g.put(x, &m))
 }
 
 // answered records the client's answer to a question, judged again: policy may

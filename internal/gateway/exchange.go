@@ -149,7 +149,11 @@ type Session struct {
 	// Ask passes an upstream's request to the client and returns its response
 	// message. Nil if the client cannot be asked.
 	Ask func(ctx context.Context, raw []byte) ([]byte, error)
+	// Roots says whether an upstream that a session is opened with is told that the
+	// client has roots; nil: none is.
+	Roots func(sallyport.UpstreamID) bool
 
+	roots   sync.Map // what Roots says, by upstream
 	watched sync.Once
 	client  func(ctx context.Context, raw []byte) ([]byte, error) // what Ask was before watch
 	changed atomic.Uint64                                         // grows when an upstream says that a list has changed
@@ -168,6 +172,10 @@ var errBeside = errors.New("an upstream asked the client something beside its ca
 func (s *Session) watch(person sallyport.PersonID) {
 	s.watched.Do(func() {
 		s.Person = person
+		s.Roots = func(u sallyport.UpstreamID) bool {
+			told, ok := s.roots.Load(u)
+			return ok && told.(bool)
+		}
 		if s.client = s.Ask; s.client != nil {
 			s.Ask = func(context.Context, []byte) ([]byte, error) { return nil, errBeside }
 		}
@@ -220,6 +228,9 @@ type Request struct {
 	// Person is on whose behalf the request is made, if anybody's: a run's envelope
 	// says so, never the request.
 	Person sallyport.PersonID
+	// Roots says whether the upstream may be told that the client has roots. Whether it
+	// is told when a session is opened, the Session says.
+	Roots bool
 	// ParamHeaders are Mcp-Param-* headers to send, already checked against the
 	// body; nil for none.
 	ParamHeaders http.Header

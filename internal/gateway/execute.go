@@ -59,22 +59,25 @@ func (g *Gateway) simulate(ctx context.Context, x *Exchange) error {
 		Run: x.Run.ID, Seed: x.Run.Envelope.Seed, Number: x.Number - 1,
 	})
 	if err != nil {
-		return err
+		return g.sendError(ctx, x, err)
 	}
 	x.Grade = a.Grade
-	if a.Error != nil {
+	switch result := a.Result; {
+	case a.Error != nil:
 		x.Response = &Response{Message: wire.Message{Raw: a.Error, Kind: wire.Error, Error: wire.Span{End: len(a.Error)}}}
-		return nil
-	}
-	result := a.Result
-	if x.Era == wire.Stateless {
-		if result, err = stamped(result, x.Plan.Release.Servers[x.Upstream.ID].ServerInfo); err != nil {
-			return err
+	case result != nil:
+		if x.Era == wire.Stateless {
+			if result, err = stamped(result, x.Plan.Release.Servers[x.Upstream.ID].ServerInfo); err != nil {
+				return err
+			}
+		}
+		x.Response = &Response{Message: wire.Message{Raw: result, Kind: wire.Result, Result: wire.Span{End: len(result)}}}
+		if isError, ok, err := wire.Field(result, "isError"); err == nil && ok {
+			x.Response.Message.IsError = string(isError) == "true"
 		}
 	}
-	x.Response = &Response{Message: wire.Message{Raw: result, Kind: wire.Result, Result: wire.Span{End: len(result)}}}
-	if isError, ok, err := wire.Field(result, "isError"); err == nil && ok {
-		x.Response.Message.IsError = string(isError) == "true"
+	if a.Refused != nil { // there may be a response nevertheless: it is recorded, and withheld
+		return x.uncertain(a.Refused)
 	}
 	return nil
 }
@@ -117,8 +120,10 @@ func (g *Gateway) live(ctx context.Context, x *Exchange) error {
 		x.Response = &Response{Message: wire.Message{Raw: []byte("{}"), Kind: wire.Result, Result: wire.Span{End: 2}}}
 		return nil
 	}
+	req.Roots = g.mayKnowRoots(x)
 	if x.Session != nil {
 		x.Session.watch(x.Principal.Person)
+		x.Session.roots.Store(x.Upstream.ID, req.Roots)
 	}
 	if x.Notify != nil {
 		seen := x.Session // of another era's client none
@@ -141,6 +146,10 @@ func (g *Gateway) live(ctx context.Context, x *Exchange) error {
 	}
 	if x.crosses() {
 		g.bridge(x, req)
+	} else if era(x.Upstream) == wire.Stateless && x.Message.Inputs.Present() {
+		if err := g.takeAll(ctx, x); err != nil {
+			return err
+		}
 	}
 	if t := x.Tool; t != nil {
 		req.Output = t.Output
@@ -189,10 +198,18 @@ func (g *Gateway) sendError(ctx context.Context, x *Exchange, err error) error {
 	if !errors.As(err, &r) {
 		return err
 	}
-	if x.Changing() && x.flight.sent() {
-		r = sallyport.Refuse(r.Code, r.Reason+"; it may have taken effect", "do not repeat it: find out first whether it did")
+	if x.flight.sent() {
+		r = x.uncertain(r)
 	}
 	return r
+}
+
+// uncertain says of a change that was sent and not answered that nobody knows what it did.
+func (x *Exchange) uncertain(r *sallyport.Refusal) *sallyport.Refusal {
+	if !x.Changing() {
+		return r
+	}
+	return sallyport.Refuse(r.Code, r.Reason+"; it may have taken effect", "do not repeat it: find out first whether it did")
 }
 
 // rename writes the upstream's own name of a tool into the request and leaves

@@ -154,7 +154,7 @@ func (r *rig) Conclude(ctx context.Context, e *Entry) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	changed := e.Record.Outcome != sallyport.OutcomeRefused && e.Record.Access != sallyport.Read && e.Record.Binding == sallyport.Live &&
-		e.Record.CallKind != sallyport.KindElicitation && e.Record.CallKind != sallyport.KindSampling // asked of the client
+		!slices.Contains([]sallyport.Kind{sallyport.KindElicitation, sallyport.KindSampling, sallyport.KindRoots}, e.Record.CallKind) // asked of the client
 	if changed && !r.intents[e.Record.Call] {
 		r.t.Errorf("%s changed something without an intent", e.Record.Call)
 	}

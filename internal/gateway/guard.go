@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"errors"
 
 	"sallyport"
 	"sallyport/internal/wire"
@@ -12,7 +11,7 @@ import (
 // response at all, and if it asks the client something (MCP 2026-07-28, multi
 // round-trip requests), does policy let this upstream ask? Content is looked at
 // by later versions of this step.
-func (g *Gateway) guardResponse(_ context.Context, x *Exchange) error {
+func (g *Gateway) guardResponse(ctx context.Context, x *Exchange) error {
 	m := &x.Response.Message
 	if m.Kind != wire.Result && m.Kind != wire.Error {
 		return sallyport.Refuse(sallyport.UpstreamProtocol, "the system behind this tool did not send a response", "")
@@ -26,19 +25,25 @@ func (g *Gateway) guardResponse(_ context.Context, x *Exchange) error {
 	if m.ResultType != wire.ResultInputRequired {
 		return nil
 	}
-	requests, ok, err := wire.Field(m.Result.Of(m.Raw), "inputRequests")
-	if err == nil && ok {
-		err = g.mayAskAll(x, requests)
-	}
-	var refusal *sallyport.Refusal
-	if err != nil && !errors.As(err, &refusal) {
+	questions, _, err := wire.Questions(m.Result.Of(m.Raw))
+	switch {
+	case err != nil:
 		return sallyport.Refuse(sallyport.UpstreamProtocol, "the system behind this tool asked for input in a form that cannot be read", "")
+	case len(questions) > maxInputs:
+		return sallyport.Refuse(sallyport.UpstreamProtocol, "the system behind this tool asked for more at once than anybody is asked", "")
+	case !x.crosses():
+		return g.putAll(ctx, x, questions)
 	}
-	if err == nil && x.Era == wire.Sessions && x.crosses() {
+	for _, q := range questions { // recorded on the way: see ask and judge
+		if _, err := g.mayAsk(x, q.Method); err != nil {
+			return err
+		}
+	}
+	if x.Era == wire.Sessions {
 		return sallyport.Refuse(sallyport.EraMismatch, "the system behind this tool asks for something before it goes on, and the client did not answer",
 			"call again with a client that answers, or do without this tool")
 	}
-	return err
+	return nil
 }
 
 // isTask reports whether the result of a call is a task that goes on: in the
@@ -55,20 +60,4 @@ func isTask(m *wire.Message) bool {
 	}
 	task, ok, err := wire.Field(m.Result.Of(m.Raw), "task")
 	return err == nil && ok && task[0] == '{'
-}
-
-// mayAskAll decides about each of the requests in a result.
-func (g *Gateway) mayAskAll(x *Exchange, requests []byte) error {
-	return wire.Each(requests, func(_ string, request []byte) error {
-		token, _, err := wire.Field(request, "method")
-		if err != nil {
-			return err
-		}
-		method, err := wire.DecodeString(token)
-		if err != nil {
-			return err
-		}
-		_, err = g.mayAsk(x, method)
-		return err
-	})
 }

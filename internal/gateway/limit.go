@@ -37,7 +37,7 @@ func (g *Gateway) limit(ctx context.Context, x *Exchange) error {
 	if !x.Listing {
 		place, err := x.Run.reserve(ctx, x.binding() == sallyport.Simulate)
 		if err != nil {
-			return err
+			return g.sendError(ctx, x, err)
 		}
 		if place == nil {
 			return overBudget(x)

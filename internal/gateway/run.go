@@ -17,8 +17,8 @@ type Run struct {
 	labels sallyport.Labels
 	calls  int
 
-	reserving sync.Mutex // guards what follows, and is held while a share is asked for
-	next, end int        // the numbers of the calls that may be made: a share not used up
+	reserving chan struct{} // holds one who may use what follows, also while a share is asked for
+	next, end int           // the numbers of the calls that may be made: a share not used up
 	last      chan struct{}
 }
 
@@ -52,7 +52,7 @@ type Share func(ctx context.Context, run *sallyport.Run) (first, calls int, err 
 // NewRun makes a run handle of a stored run. Without a share this program alone
 // counts its calls.
 func NewRun(r sallyport.Run, share Share) *Run {
-	return &Run{Run: r, share: share, labels: r.Labels, calls: r.Calls}
+	return &Run{Run: r, share: share, labels: r.Labels, calls: r.Calls, reserving: make(chan struct{}, 1)}
 }
 
 // leave lets the next one in, once those before have gone: a call that did not wait for
@@ -98,8 +98,12 @@ func (r *Run) Heard(l sallyport.Labels, calls int) {
 // reserve takes one call from the run's budget and gives it its place, or none if there
 // is no room. Calls that wait for each other are in line.
 func (r *Run) reserve(ctx context.Context, inLine bool) (*place, error) {
-	r.reserving.Lock()
-	defer r.reserving.Unlock()
+	select {
+	case r.reserving <- struct{}{}:
+		defer func() { <-r.reserving }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 	p := &place{}
 	if r.share == nil {
 		r.mu.Lock()

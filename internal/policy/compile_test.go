@@ -94,7 +94,7 @@ func TestRefused(t *testing.T) {
 		{`forbid ` + refundScope + ` when { context.args has fee } when { context.args.«fee».greaterThan(decimal("5.0")) };`, `context.args.fee may be absent`, ``},
 		{`forbid (principal, action, resource) when { principal.«person» == Person::"x" };`, `principal.person may be absent`, `check it first: principal has person && ...`},
 		{`forbid (principal, action in [Action::"crm/lookup", Action::"mail/send"], resource) when { context.args.«id» == "x" };`, `there is no context.args.id in a call of mail/send`, "name fewer actions"},
-		{`forbid (principal, action, resource) when { context.«args» == context.args };`, `there is no context.args in a call of completion/complete and 4 more`, ""},
+		{`forbid (principal, action, resource) when { context.«args» == context.args };`, `there is no context.args in a call of completion/complete and 5 more`, ""},
 		{`forbid (principal, action == Action::"completion/complete", resource) when { context.«uri» == "x" };`, `context.uri may be absent`, ""},
 
 		{`forbid ` + refundScope + ` when { context.args has fee && context.args.fee.lessThan(decimal("1.0")) || context.args.«fee».lessThan(decimal("2.0")) };`, `context.args.fee may be absent`, ``},
@@ -271,6 +271,7 @@ func TestTools(t *testing.T) {
 		"of another":         {[]policy.Tool{{Name: "crm/a", Upstream: "mail"}}, "does not begin with its upstream"},
 		"of no name":         {[]policy.Tool{{Name: "crm/", Upstream: "crm"}}, "does not begin with its upstream"},
 		"of no upstream":     {[]policy.Tool{{Name: "a"}}, "cannot name an upstream"},
+		"like another kind":  {[]policy.Tool{{Name: "roots/list", Upstream: "roots"}}, "the name is that of a kind of call"},
 		"like a kind":        {[]policy.Tool{{Name: "resources/read", Upstream: "resources"}}, "the name is that of a kind of call"},
 		"of no JSON":         {[]policy.Tool{{Name: "crm/a", Upstream: "crm", InputSchema: []byte(`{`)}}, "read the input schema"},
 		"like a group":       {[]policy.Tool{{Name: "upstream:crm/a", Upstream: "upstream:crm"}}, "cannot name an upstream"},

@@ -39,6 +39,8 @@
 //	Action::"completion/complete"
 //	Action::"sampling/createMessage"  an upstream asks the client for a completion
 //	Action::"elicitation/create"      an upstream asks the client's user
+//	Action::"roots/list"              an upstream asks where the client works; it is told
+//	                                  that there are such places only if this may be permitted
 //
 // resource is the upstream, Upstream::"crm":
 //

@@ -421,7 +421,7 @@ func TestCouldAllow(t *testing.T) {
 	}{
 		{sallyport.KindResource, "", "doc://public/1", true}, {sallyport.KindResource, "", "doc://secret/1", false}, {sallyport.KindResource, "", "", true},
 		{sallyport.KindPrompt, "greet", "", true}, {sallyport.KindPrompt, "other", "", false}, {sallyport.KindPrompt, "", "", true},
-		{sallyport.KindSampling, "", "", false},
+		{sallyport.KindSampling, "", "", false}, {sallyport.KindRoots, "", "", false},
 	} {
 		q := refund("")
 		q.Kind, q.Upstream, q.Tool, q.URI = tt.kind, "docs", tt.name, tt.uri

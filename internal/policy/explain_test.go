@@ -184,6 +184,10 @@ tests:
     stage: staging
     call: {kind: sampling, upstream: crm}
     want: deny
+  - name: roots
+    stage: staging
+    call: {kind: roots, upstream: crm}
+    want: deny
 `
 
 const testSet = permitRefund + `@id("limit") forbid (principal, action == Action::"payments/refund", resource) when { context.args.amount > 500 };
@@ -195,7 +199,7 @@ func TestTestFile(t *testing.T) {
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
-	if f.Agent != "support" || len(f.Tests) != 5 || f.Tests[1].Line != 9 {
+	if f.Agent != "support" || len(f.Tests) != 6 || f.Tests[1].Line != 9 {
 		t.Errorf("%+v", f)
 	}
 	if got, want := string(f.Tests[2].Query.Args), `{"payment":"1","amount":12345678901234567890123,"tags":["a",1.50,true,null,"2026-01-05",{"b":null}]}`; got != want {

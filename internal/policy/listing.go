@@ -28,7 +28,7 @@ func (s *Set) CouldAllow(q *Query) bool {
 		u.prompt = q.Tool == ""
 	case sallyport.KindCompletion:
 		u.uri, u.prompt = q.URI == "", q.Tool == ""
-	case sallyport.KindTool, sallyport.KindSampling, sallyport.KindElicitation:
+	case sallyport.KindTool, sallyport.KindSampling, sallyport.KindElicitation, sallyport.KindRoots:
 	}
 	r.buildKnown(u)
 	// What reads nothing unknown is decided as always; the rest is looked into.

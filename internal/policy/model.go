@@ -38,6 +38,7 @@ var kindNames = map[sallyport.Kind]string{
 	sallyport.KindCompletion:  "completion/complete",
 	sallyport.KindSampling:    "sampling/createMessage",
 	sallyport.KindElicitation: "elicitation/create",
+	sallyport.KindRoots:       "roots/list",
 }
 
 // action is one thing a call can be: a tool, or one of the other kinds.
@@ -138,7 +139,7 @@ func newModel(tools []Tool) (*model, []Problem) {
 		case sallyport.KindCompletion:
 			context["uri"] = &member{shape: textShape, optional: true}
 			context["prompt"] = &member{shape: textShape, optional: true}
-		case sallyport.KindTool, sallyport.KindSampling, sallyport.KindElicitation:
+		case sallyport.KindTool, sallyport.KindSampling, sallyport.KindElicitation, sallyport.KindRoots:
 		}
 		a := &action{uid: actionUID(name), context: &shape{form: record, members: context}}
 		m.kinds[kind], m.actions[a.uid] = a, a

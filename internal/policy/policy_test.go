@@ -341,6 +341,11 @@ func TestKinds(t *testing.T) {
 		{`permit (principal, action in [Action::"read", Action::"changing"], resource);`, query(sallyport.KindSampling, "crm", "", ""), false},
 		{`permit (principal, action in Action::"upstream:crm", resource);`, query(sallyport.KindResource, "crm", "", "x"), false},
 		{`permit (principal, action, resource);`, query(sallyport.KindElicitation, "crm", "", ""), true},
+		{`permit (principal, action == Action::"roots/list", resource == Upstream::"crm");`, query(sallyport.KindRoots, "crm", "", ""), true},
+		{`permit (principal, action == Action::"roots/list", resource == Upstream::"crm");`, query(sallyport.KindRoots, "docs", "", ""), false},
+		{`permit (principal, action in [Action::"sampling/createMessage", Action::"elicitation/create"], resource);`, query(sallyport.KindRoots, "crm", "", ""), false},
+		{`permit (principal, action in [Action::"read", Action::"changing"], resource);`, query(sallyport.KindRoots, "crm", "", ""), false},
+		{`permit (principal, action, resource);`, query(sallyport.KindRoots, "crm", "", ""), true},
 	} {
 		set := compile(t, tt.policy)
 		if d, _ := set.Decide(tt.query); d.Allow != tt.want || len(d.Errors) > 0 {

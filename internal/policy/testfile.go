@@ -30,9 +30,9 @@ import (
 //	    want: deny                              # or allow
 //	    because: [refund-limit]                 # optional: among the reasons
 //
-// A call is of a tool, or has a kind (resource, prompt, completion, sampling or
-// elicitation), an upstream, and where it fits a uri or a prompt. A run has id,
-// implicit, calls, integrity, confidentiality, task and person. A test has also
+// A call is of a tool, or has a kind (resource, prompt, completion, sampling,
+// elicitation or roots), an upstream, and where it fits a uri or a prompt. A run has
+// id, implicit, calls, integrity, confidentiality, task and person. A test has also
 // person: on whose behalf the agent acts.
 type TestFile struct {
 	Path  string

@@ -93,6 +93,7 @@ type run struct {
 	mu      sync.Mutex
 	twin    *twin.Run
 	players []*cassette.Player
+	past    *past     // nil unless reads may be stale
 	next    int       // the number of the next call, from 0
 	used    time.Time // guarded by Worlds.mu
 }
@@ -254,6 +255,9 @@ func makeWorld(def *sallyport.WorldDefinition, files map[string][]byte) (*world,
 	var err error
 	if out.faults, err = parseFaults(def.Faults); err != nil {
 		return fail(fmt.Errorf("faults: %w", err))
+	}
+	if out.faults != nil {
+		out.faults.twin = out.twin
 	}
 	return out, nil
 }

@@ -50,8 +50,12 @@ func Copy(ctx context.Context, path string, to Config) (_ *Copied, err error) {
 		return nil, fmt.Errorf("store %s: %w", path, withRemedy(err))
 	}
 
+	kek, err := newAEAD(to.SealingKey)
+	if err != nil {
+		return nil, fmt.Errorf("store: sealing key: %w", err)
+	}
 	e := &postgres{url: to.Postgres, lax: to.AsynchronousCommit}
-	target := &Store{Config: to, db: e, boot: randomName()}
+	target := &Store{Config: to, kek: kek, db: e, boot: randomName()}
 	if err := e.open(ctx, target); err != nil {
 		return nil, errors.Join(fmt.Errorf("store %s: %w", e.name(), withRemedy(err)), target.closeDatabases())
 	}

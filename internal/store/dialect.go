@@ -24,7 +24,6 @@ type dialect struct {
 	progress   string         // the table that says how far what follows from records is written down
 	sequences  bool           // records get their place when they are written, not later
 	waiting    string         // reads run, body and payload of the records without a place, in about their order
-	holding    string         // the condition that the bytes of a record hold those of $1
 }
 
 // engine is a database and how this start of the program writes to it. All but

@@ -42,15 +42,20 @@ func (l *leading) nudge() {
 // lead is the goroutine that gives records their places, while this replica is the one
 // that may.
 func (e *postgres) lead(ctx context.Context, s *Store) {
+	pause := 2 * leastPause
 	for ctx.Err() == nil {
+		began := time.Now()
 		err := e.term(ctx, s)
 		e.leads.Store(false)
 		if ctx.Err() == nil && err != nil {
 			s.Log.Debug("records get their places from another replica, or later", "err", err)
 		}
+		if pause = min(2*pause, mostPause); time.Since(began) > 5*mostPause {
+			pause = 2 * leastPause
+		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(100 * time.Millisecond):
+		case <-time.After(pause):
 		}
 	}
 }

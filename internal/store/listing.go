@@ -345,15 +345,7 @@ func (s *Store) firstOf(ctx context.Context, id sallyport.CallID) (*Line, error)
 			break
 		}
 	}
-	run, err := s.FindCall(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	lines, err := s.Trace(ctx, run, id, false)
-	if err != nil || len(lines) == 0 {
-		return nil, errors.Join(none, err)
-	}
-	return &lines[0], nil
+	return nil, none
 }
 
 // ListRuns returns runs below an id ("" for the newest), newest first.

@@ -30,7 +30,6 @@ var postgresDialect = dialect{
 	progress: "sequence",
 	waiting: `SELECT a.run, a.body, a.payload FROM replicas r JOIN placed p ON p.start = r.start JOIN arrivals a ON a.start = r.start AND a.n >= p.n
 		WHERE NOT r.done ORDER BY a.epoch, a.at, a.start, a.n`,
-	holding: "position($1 in body) > 0",
 }
 
 // postgres is a database that several replicas share. Each start of the program has a

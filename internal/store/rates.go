@@ -228,7 +228,7 @@ func (s *share) take(ctx context.Context, r sallyport.Rate, ask func(portion) (g
 		if a == nil {
 			a = &asked{done: make(chan struct{})}
 			s.asked = a
-			go s.ask(a, ask)
+			go s.ask(a, r, ask)
 		}
 		s.mu.Unlock()
 		var err error
@@ -253,10 +253,9 @@ func (s *share) take(ctx context.Context, r sallyport.Rate, ask func(portion) (g
 	}
 }
 
-func (s *share) ask(a *asked, ask func(portion) (granted, error)) {
+func (s *share) ask(a *asked, r sallyport.Rate, ask func(portion) (granted, error)) {
 	s.mu.Lock()
-	rate, p := s.rate, gcraOf(s.rate)
-	o := p.portion(s.waiting)
+	o := gcraOf(r).portion(s.waiting)
 	s.mu.Unlock()
 	began := time.Now()
 	got, err := ask(o)
@@ -265,7 +264,7 @@ func (s *share) ask(a *asked, ask func(portion) (granted, error)) {
 	defer close(a.done)
 	s.asked = nil
 	a.err = err
-	if err != nil || s.rate != rate {
+	if err != nil || s.rate != r {
 		return
 	}
 	a.calls = min(got.calls, int64(s.waiting))

@@ -142,21 +142,6 @@ func (s *Store) Recent(ctx context.Context, below int64, limit int) ([]Line, err
 	return out, rows.Err()
 }
 
-// FindCall returns the run of a call, looking through the newest records first,
-// or a refusal with code not_found.
-func (s *Store) FindCall(ctx context.Context, call sallyport.CallID) (sallyport.RunID, error) {
-	s.sequenced()
-	if strings.ContainsAny(string(call), `%_"\`) && !strings.HasPrefix(string(call), "call_") {
-		return "", sallyport.Refuse(sallyport.BadRequest, "not a call id: "+string(call), "")
-	}
-	var run string
-	err := s.readers.QueryRowContext(ctx, `SELECT run FROM records WHERE run <> '' AND `+s.db.dialect().holding+` ORDER BY seq DESC LIMIT 1`, []byte(`"call":"`+string(call)+`"`)).Scan(&run)
-	if errors.Is(err, sql.ErrNoRows) {
-		return "", sallyport.Refuse(sallyport.NotFound, "no record of call "+string(call), "")
-	}
-	return sallyport.RunID(run), err
-}
-
 // Unknowns lists the calls whose intent has no final outcome, oldest first:
 // those of earlier starts of the program, those that ended as unknown, and those
 // whose outcome could not be recorded.

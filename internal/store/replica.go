@@ -526,7 +526,7 @@ func (s *Store) readRuns(ctx context.Context, wanted []*freshRun) error {
 		}
 		byID[r.id] = append(byID[r.id], r)
 	}
-	err := each(ctx, s.prompt, `SELECT id, state, integrity, confidentiality, greatest(calls, reserved) FROM runs WHERE id = ANY($1)`, func(scan func(...any) error) error {
+	err := each(ctx, s.prompt, `SELECT id, state, integrity, confidentiality, CASE WHEN stage = 1 THEN reserved ELSE calls END FROM runs WHERE id = ANY($1)`, func(scan func(...any) error) error {
 		var r freshRun
 		if err := scan(&r.id, &r.state, &r.labels.Integrity, &r.labels.Confidentiality, &r.calls); err != nil {
 			return err

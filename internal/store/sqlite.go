@@ -29,7 +29,7 @@ type sqliteFile struct {
 
 var sqliteDialect = dialect{
 	goose: goose.DialectSQLite3, migrations: "migrations/sqlite", snapshot: &sql.TxOptions{ReadOnly: true},
-	progress: "control", sequences: true, holding: "instr(body, $1) > 0",
+	progress: "control", sequences: true,
 }
 
 func (e *sqliteFile) dialect() *dialect { return &sqliteDialect }

@@ -308,7 +308,7 @@ func (b *binding) foreseen(err error) (text string, ok bool) {
 		return cmp.Or(b.Conflict, v.text), true
 	default:
 		// What an agent passes can be of a wrong type; what a script writes must not be.
-		return cmp.Or(b.Conflict, v.text), b.verb == "create" || b.verb == "patch"
+		return v.text, b.verb == "create" || b.verb == "patch"
 	}
 }
 

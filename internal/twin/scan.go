@@ -77,7 +77,7 @@ func eachMember(b []byte, visit func(name, raw []byte)) {
 	}
 }
 
-// field is the value of a member, nil for none.
+// memberOf is the value of a member, nil for none.
 func memberOf(b []byte, name string) []byte {
 	var found []byte
 	eachMember(b, func(n, raw []byte) {

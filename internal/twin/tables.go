@@ -45,14 +45,16 @@ func (v *tableValue) Truth() starlark.Bool  { return v.Len() > 0 }
 func (v *tableValue) Hash() (uint32, error) { return 0, errors.New("a table cannot be a key") }
 
 func (v *tableValue) Len() int {
-	o := &v.c.run.tables[v.t.place]
-	n := v.t.len() + o.next
-	for _, c := range o.rows {
-		if c.raw == nil {
-			n--
+	total := v.t.len()
+	for n, c := range v.c.run.tables[v.t.place].rows {
+		switch {
+		case n < v.t.len() && c.raw == nil:
+			total--
+		case n >= v.t.len() && c.raw != nil:
+			total++
 		}
 	}
-	return n
+	return total
 }
 
 // Iterate goes over the keys, as they are now.

@@ -251,6 +251,7 @@ func TestTools(t *testing.T) {
 			{"set_customer", `{"id":"cus_2","email":"ann@example.com"}`}, {"close_customer", `{"id":"cus_2"}`},
 			{"drop_customer", `{"id":"cus_1"}`}, {"drop_customer", `{"id":"cus_3"}`}, {"get_order", `{"id":1}`},
 			{"add_order", `{"customer":"cus_3"}`}, {"add_order", `{"customer":"cus_2","total":1}`}, {"add_note", `{"order":3}`},
+			{"add_order", `{"customer":"cus_2","total":"x"}`},
 			{"drop_order", `{"id":3}`}, {"list_notes", `{}`}, {"put_setting", `{"name":"size","value":[1.0]}`}, {"get_setting", `{"name":"size"}`},
 		}, []string{
 			`{"id":"cus_670394","email":"di@example.com","limit":2.50}`, `[{"id":"cus_670394","email":"di@example.com","limit":2.50}]`,
@@ -263,7 +264,7 @@ func TestTools(t *testing.T) {
 			"error: the customer has orders",
 			`{"id":"cus_3","email":"cy@example.com","first":"Cy","last":"Roe","status":"closed","limit":1e3,"since":"2026-01-01T00:00:00Z","visits":null}`,
 			`{"id":1,"customer":"cus_1","gift_for":null,"total":10.50}`,
-			"error: no such customer", `{"id":3,"customer":"cus_2","total":1,"at":"2026-03-02T08:00:41.302Z"}`, `{"id":"nsw6j32cnh5","order":3}`,
+			"error: no such customer", `{"id":3,"customer":"cus_2","total":1,"at":"2026-03-02T08:00:41.302Z"}`, `{"id":"nsw6j32cnh5","order":3}`, `error: total cannot be "x"`,
 			`{"id":3,"customer":"cus_2","total":1,"at":"2026-03-02T08:00:41.302Z"}`, `[]`, `{"value":[1.0]}`, `{"value":[1.0]}`,
 		}},
 		{"steps", [][2]string{
@@ -663,7 +664,8 @@ func TestDigest(t *testing.T) {
 		}
 		return w.Digest()
 	}
-	if digest(`[]`) != digest(`[]`) || digest(`[]`) == digest(`[{"id":1}]`) {
+	empty, again := digest(`[]`), digest(`[]`)
+	if empty != again || empty == digest(`[{"id":1}]`) {
 		t.Error("the digest of a world is not that of its data")
 	}
 	if got := parse(shopJSON(t)).Files(); !cmp.Equal(got, []string{"customers.json", "nested.json", "orders.csv", "places.ndjson", "shop.star"}) {

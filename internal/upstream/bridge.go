@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sallyport"
@@ -47,6 +48,10 @@ const (
 	maxHeldEach        = 16
 	// maxRounds bounds how often an upstream may ask for input during one call.
 	maxRounds = 8
+	// gatherFor is how long nothing more may have been asked before a client is asked:
+	// what is asked at once is one result. It is waited for so many times at most.
+	gatherFor  = 50 * time.Millisecond
+	gatherMost = 10
 	// shedWait is the wait before a request is made again for an upstream that asks
 	// for nothing but that.
 	shedWait = 250 * time.Millisecond
@@ -129,7 +134,7 @@ func carried(client wire.Era, notify func([]byte)) func([]byte) {
 // toStateless makes a request of a session to an upstream without. Where a result
 // asks for input, the client is asked and the request made again, in the one call.
 func (u *upstream) toStateless(ctx context.Context, r *gateway.Request) (*gateway.Response, error) {
-	c := wire.Caller{Version: u.version, Info: r.Session.ClientInfo, Capabilities: r.Session.ClientCapabilities}
+	c := wire.Caller{Version: u.version, Info: r.Session.ClientInfo, Capabilities: wire.Offered(r.Session.ClientCapabilities, r.Roots)}
 	if r.Session.LogLevel != nil {
 		c.LogLevel = r.Session.LogLevel()
 	}
@@ -345,8 +350,7 @@ func (b *bridge) begin(u *upstream, r *gateway.Request) (*bridged, *heldCall, er
 		return nil, nil, u.refusal(context.Background(), err)
 	}
 	capabilities := r.Message.ClientCapabilities.Of(r.Message.Raw)
-	asks := r.Judge != nil && r.Answered != nil &&
-		(wire.CanBeAsked(capabilities, wire.MethodElicitationCreate) || wire.CanBeAsked(capabilities, wire.MethodSamplingCreateMessage))
+	asks := r.Judge != nil && r.Answered != nil && canBeAsked(capabilities)
 	var digest []byte
 	if asks {
 		if digest, err = digestOf(&r.Message); err != nil {
@@ -366,7 +370,7 @@ func (b *bridge) begin(u *upstream, r *gateway.Request) (*bridged, *heldCall, er
 	b.last++
 	h := &heldCall{
 		up: u, number: b.last, asks: asks, owner: r.Owner, method: r.Message.Method, digest: digest,
-		drop: func() {}, current: r, latest: r, capabilities: s.ClientCapabilities,
+		drop: func() {}, current: r, latest: r, capabilities: slices.Clone(capabilities),
 		questions: map[string]*asked{}, arrived: make(chan struct{}, 1), over: make(chan struct{}),
 	}
 	s.calls[h.number] = h
@@ -376,7 +380,7 @@ func (b *bridge) begin(u *upstream, r *gateway.Request) (*bridged, *heldCall, er
 
 // session is the session of a request's owner. It is called with b.mu held.
 func (b *bridge) session(u *upstream, r *gateway.Request, info []byte) (*bridged, error) {
-	capabilities := r.Message.ClientCapabilities.Of(r.Message.Raw)
+	capabilities := wire.Offered(r.Message.ClientCapabilities.Of(r.Message.Raw), r.Roots)
 	// Upstreams go by what a session's client said when it was opened: a client that
 	// says something else is not it.
 	said := sha256.Sum256(slices.Concat(info, []byte{0}, capabilities))
@@ -391,6 +395,7 @@ func (b *bridge) session(u *upstream, r *gateway.Request, info []byte) (*bridged
 	s := &bridged{Session: gateway.Session{Person: r.Person}, owner: r.Owner, calls: map[uint64]*heldCall{}}
 	s.ID = "bridge-" + strconv.FormatUint(b.last, 10)
 	s.ClientInfo, s.ClientCapabilities = json.RawMessage(slices.Clone(info)), json.RawMessage(slices.Clone(capabilities))
+	s.Roots = func(sallyport.UpstreamID) bool { return true } // as far as r may tell of them
 	s.Deliver = func(raw []byte) { b.deliver(s, raw) }
 	b.sessions[key] = s
 	if b.sweep == nil {
@@ -568,6 +573,7 @@ type heldCall struct {
 	err       error
 	aside     *sallyport.Refusal // what those are told who do not wait, if that is not err
 
+	judging atomic.Int32  // questions that may yet be put
 	arrived chan struct{} // holds a token when there is a new question
 	over    chan struct{} // closed when response or err is there
 }
@@ -612,7 +618,7 @@ func (h *heldCall) ask(ctx context.Context, raw []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	// What no policy permits goes to policy all the same: it says so in the record.
+	// What nobody may ask goes to policy all the same: it says so in the record.
 	if wire.CrossingOf(wire.Stateless, true, m.Method).Fate == wire.Carried && !wire.CanBeAsked(h.capabilities, m.Method) {
 		return nil, errNotAsked
 	}
@@ -622,7 +628,10 @@ func (h *heldCall) ask(ctx context.Context, raw []byte) ([]byte, error) {
 	h.mu.Lock()
 	r := h.latest
 	h.mu.Unlock()
-	if refused, err := r.Judge(ctx, raw); err != nil || refused != nil {
+	h.judging.Add(1)
+	refused, err := r.Judge(ctx, raw)
+	if err != nil || refused != nil {
+		h.judging.Add(-1)
 		return refused, err
 	}
 	q := &asked{Question: wire.Question{Method: m.Method, Params: m.Params.Of(raw)}, raw: raw, id: m.ID.Of(raw), answer: make(chan []byte, 1)}
@@ -631,6 +640,7 @@ func (h *heldCall) ask(ctx context.Context, raw []byte) ([]byte, error) {
 	q.number, q.Key = h.asked, "question-"+strconv.Itoa(h.asked)
 	h.questions[q.Key] = q
 	h.mu.Unlock()
+	h.judging.Add(-1)
 	select {
 	case h.arrived <- struct{}{}:
 	default:
@@ -690,12 +700,35 @@ func (h *heldCall) wait(ctx context.Context, r *gateway.Request) (*gateway.Respo
 		select {
 		case <-h.over:
 		case <-h.arrived:
+			h.gather(ctx)
 			if res, err := h.put(r); res != nil || err != nil {
 				return res, err
 			}
 		case <-ctx.Done():
 			h.drop()
 			<-h.over
+		}
+	}
+}
+
+// gather waits for what the upstream asks together with the question that has
+// arrived.
+func (h *heldCall) gather(ctx context.Context) {
+	most := time.NewTimer(gatherMost * h.up.stage.gatherFor)
+	defer most.Stop()
+	for {
+		select {
+		case <-h.arrived:
+		case <-time.After(h.up.stage.gatherFor):
+			if h.judging.Load() == 0 {
+				return
+			}
+		case <-most.C:
+			return
+		case <-h.over:
+			return
+		case <-ctx.Done():
+			return
 		}
 	}
 }

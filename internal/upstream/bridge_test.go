@@ -3,10 +3,12 @@ package upstream_test
 import (
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -614,6 +616,144 @@ func TestQuestionsThatDoNotLeave(t *testing.T) {
 		if asked != c.asked {
 			t.Errorf("%s: %q", name, told.all())
 		}
+	}
+}
+
+// TestQuestionsAtOnce: what a server asks at once its client finds in one result,
+// and answers in one request.
+func TestQuestionsAtOnce(t *testing.T) {
+	t.Parallel()
+	judged := make(chan struct{}, 3)
+	methods := []string{wire.MethodElicitationCreate, wire.MethodSamplingCreateMessage, wire.MethodRootsList}
+	o := newOffice(t, func(o *office, w http.ResponseWriter, r received) {
+		answers := make(chan string, len(methods))
+		for i, method := range methods {
+			id := strconv.Itoa(100 + i)
+			o.asked.Store(r.header.Get(wire.HeaderSessionID)+id, answers)
+			sayEvent(w, `{"jsonrpc":"2.0","id":%s,"method":%q,"params":{"n":%s}}`, id, method, id)
+			select {
+			case <-judged: // only then does it ask more
+			case <-time.After(deadline):
+			}
+		}
+		all := make([]string, len(methods))
+		for i := range all {
+			all[i] = <-answers
+		}
+		slices.Sort(all)
+		replyEvent(w, r, `{"content":[],"structuredContent":{"all":[`+strings.Join(all, ",")+`]}}`)
+	})
+	stage := newStage(t, sallyport.Production)
+	upstream.Gather(stage, 300*time.Millisecond)
+	b := backend(t, stage, atSessions(o.site))
+	told := &records{}
+	call := func(more string) *gateway.Request {
+		r := alone{tool: "x", capabilities: `{"elicitation":{},"sampling":{},"roots":{}}`, more: more, told: told, judge: func([]byte) ([]byte, error) {
+			judged <- struct{}{}
+			return nil, nil
+		}}.request(t)
+		r.Roots = true
+		return r
+	}
+	token, questions := state(t, do(t, b, call("")))
+	if len(questions) != len(methods) {
+		t.Fatalf("asked %+v", questions)
+	}
+	var answers []string
+	for i, q := range questions {
+		if q.Method != methods[i] || string(q.Params) != fmt.Sprintf(`{"n":%d}`, 100+i) {
+			t.Errorf("asked %s %s", q.Method, q.Params)
+		}
+		answers = append(answers, fmt.Sprintf(`%q:{"answers":%d.0}`, q.Key, i))
+	}
+	m := do(t, b, call(fmt.Sprintf(`,"requestState":%q,"inputResponses":{%s}`, token, strings.Join(answers, ","))))
+	want := `"all":[{"jsonrpc":"2.0","id":100,"result":{"answers":0.0}},{"jsonrpc":"2.0","id":101,"result":{"answers":1.0}},{"jsonrpc":"2.0","id":102,"result":{"answers":2.0}}]`
+	if !strings.Contains(string(m.Raw), want) {
+		t.Errorf("got %s", m.Raw)
+	}
+	asked, answered := 0, 0
+	for _, line := range told.all() {
+		if strings.HasPrefix(line, "asked") {
+			asked++
+		}
+		if strings.HasPrefix(line, "answered") {
+			answered++
+		}
+	}
+	if asked != 3 || answered != 3 {
+		t.Errorf("recorded %q", told.all())
+	}
+}
+
+// TestWhoIsToldOfRoots: a server is told that its client has roots only where it may
+// ask for them, and never that it will hear of changes. All else it is told as it was.
+func TestWhoIsToldOfRoots(t *testing.T) {
+	t.Parallel()
+	const capabilities = `{"elicitation":{ }, "roots":{"listChanged":true}}`
+	for _, told := range []bool{false, true} {
+		want := `{"elicitation":{ }}`
+		if told {
+			want = `{"elicitation":{ }, "roots":{}}`
+		}
+		session := func() *gateway.Request {
+			s := clientSession("s")
+			s.ClientCapabilities = json.RawMessage(capabilities)
+			s.Roots = func(u sallyport.UpstreamID) bool { return told && u != "" }
+			r := sessions(t, s, "1", "x", `{"roots":{"listChanged":true}}`)
+			r.Roots = told
+			return r
+		}
+		own := func() *gateway.Request {
+			r := alone{tool: "x", arguments: `{"roots":{"listChanged":true}}`, capabilities: capabilities}.request(t)
+			r.Roots = told
+			return r
+		}
+		o := newOffice(t, func(_ *office, w http.ResponseWriter, r received) { replyEvent(w, r, modest) })
+		s := newSite(t, echo)
+		for name, c := range map[string]struct {
+			b    gateway.Backend
+			at   *site
+			r    *gateway.Request
+			says func(r received) bool
+		}{
+			"sessions":              {backend(t, newStage(t, sallyport.Production), atSessions(o.site)), o.site, session(), func(r received) bool { return r.message.Method == wire.MethodInitialize }},
+			"stateless to sessions": {backend(t, newStage(t, sallyport.Production), atSessions(o.site)), o.site, own(), func(r received) bool { return r.message.Method == wire.MethodInitialize }},
+			"stateless":             {backend(t, newStage(t, sallyport.Production), at(s)), s, own(), func(r received) bool { return true }},
+			"sessions to stateless": {backend(t, newStage(t, sallyport.Production), at(s)), s, session(), func(r received) bool { return true }},
+		} {
+			before := len(c.at.received())
+			do(t, c.b, c.r)
+			said := 0
+			for _, r := range c.at.received()[before:] {
+				if r.message.Method == wire.MethodToolsCall && !strings.Contains(r.body, `"arguments":{"roots":{"listChanged":true}}`) {
+					t.Errorf("%s: sent %s", name, r.body)
+				}
+				if c.says(r) {
+					if said++; !strings.Contains(r.body, `apabilities":`+want) || strings.Contains(strings.Replace(r.body, `"arguments":{"roots":{"listChanged":true}}`, "", 1), "listChanged") {
+						t.Errorf("%s, told %v: %s", name, told, r.body)
+					}
+				}
+			}
+			if said != 1 {
+				t.Errorf("%s: said %d times", name, said)
+			}
+		}
+	}
+	// Who says nothing to Roots is not told; whoever asks without having been told is
+	// judged, which leaves a record.
+	o := newOffice(t, func(o *office, w http.ResponseWriter, r received) {
+		replyEvent(w, r, `{"content":[],"structuredContent":`+o.ask(w, r, `"q"`, wire.MethodRootsList)+`}`)
+	})
+	b := backend(t, newStage(t, sallyport.Production), atSessions(o.site))
+	records := &records{}
+	do(t, b, alone{tool: "x", capabilities: capabilities, told: records, judge: func([]byte) ([]byte, error) {
+		return []byte(`{"jsonrpc":"2.0","id":"q","error":{"code":-32601,"message":"denied"}}`), nil
+	}}.request(t))
+	if got := records.all(); !slices.ContainsFunc(got, func(line string) bool { return strings.HasPrefix(line, "asked") }) {
+		t.Errorf("recorded %q", got)
+	}
+	if got := o.received()[0].body; strings.Contains(got, "roots") {
+		t.Errorf("told %s", got)
 	}
 }
 

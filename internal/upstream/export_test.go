@@ -20,6 +20,9 @@ func Trust(s *Stage, roots *x509.CertPool) { s.roots = roots }
 // upstream's question waits for its client.
 func Patience(s *Stage, idle, hold time.Duration) { s.bridgeIdle, s.holdFor = idle, hold }
 
+// Gather sets how long an upstream may take to ask all that it asks at once.
+func Gather(s *Stage, long time.Duration) { s.gatherFor = long }
+
 // MaxBridged is how many of those sessions one owner has.
 const MaxBridged = maxBridged
 

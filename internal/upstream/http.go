@@ -939,7 +939,7 @@ func (h *httpLink) open(s *session) {
 	} else if s.id != "" && (s.client.Deliver != nil || s.client.Ask != nil) {
 		listening := make(chan struct{})
 		h.stage.aside(func() { h.listen(s, sync.OnceFunc(func() { close(listening) })) })
-		if canBeAsked(s.client.ClientCapabilities) {
+		if canBeAsked(h.offered(s.client)) {
 			// A question that is asked where nobody listens yet is lost with most servers.
 			select {
 			case <-listening:
@@ -972,8 +972,13 @@ func notSent(err error) error {
 	return err
 }
 
+// offered is what the upstream is told of what the client of a session can do.
+func (u *upstream) offered(s *gateway.Session) []byte {
+	return wire.Offered(s.ClientCapabilities, s.Roots != nil && s.Roots(u.id))
+}
+
 // initializeRequest is what opens a session: the upstream is told of the client
-// what the client said of itself.
+// what the client said of itself, as far as it is offered.
 func (u *upstream) initializeRequest(id []byte, s *gateway.Session) []byte {
 	info := []byte(s.ClientInfo)
 	if len(info) == 0 {
@@ -981,12 +986,8 @@ func (u *upstream) initializeRequest(id []byte, s *gateway.Session) []byte {
 		info = wire.AppendString([]byte(`{"name":`), c.Name)
 		info = append(wire.AppendString(append(info, `,"version":`...), c.Version), '}')
 	}
-	capabilities := []byte(s.ClientCapabilities)
-	if len(capabilities) == 0 {
-		capabilities = []byte("{}")
-	}
 	params := wire.AppendString([]byte(`{"protocolVersion":`), u.version)
-	params = append(append(params, `,"capabilities":`...), capabilities...)
+	params = append(append(params, `,"capabilities":`...), u.offered(s)...)
 	params = append(append(params, `,"clientInfo":`...), info...)
 	return wire.AppendRequest(nil, id, wire.MethodInitialize, append(params, '}'))
 }

@@ -72,8 +72,8 @@ type Stage struct {
 	ctx  context.Context
 	quit context.CancelFunc
 	cut  chan struct{} // closed when Close may not take any longer
-	// bridgeIdle and holdFor are the constants, but in tests.
-	bridgeIdle, holdFor time.Duration
+	// bridgeIdle, holdFor and gatherFor are the constants, but in tests.
+	bridgeIdle, holdFor, gatherFor time.Duration
 
 	mu        sync.RWMutex
 	upstreams map[sallyport.UpstreamID][]*upstream // the one in use is the last
@@ -93,7 +93,7 @@ func NewStage(c Config) *Stage {
 		probes:    map[*upstream]struct{}{},
 		cut:       make(chan struct{}),
 
-		bridgeIdle: bridgeIdle, holdFor: holdFor,
+		bridgeIdle: bridgeIdle, holdFor: holdFor, gatherFor: gatherFor,
 	}
 	s.ctx, s.quit = context.WithCancel(context.Background())
 	return s
@@ -373,6 +373,16 @@ func (u *upstream) Do(ctx context.Context, r *gateway.Request) (*gateway.Respons
 	}
 	if r.Era != u.era && u.transport.OpenAPI.None() {
 		return u.cross(ctx, r)
+	}
+	if u.era == wire.Stateless && r.Message.ClientCapabilities.Present() {
+		m, err := wire.Offering(&r.Message, r.Roots)
+		if err != nil {
+			return nil, u.refusal(ctx, err)
+		}
+		if len(m.Raw) != len(r.Message.Raw) {
+			other := *r
+			other.Message, r = m, &other
+		}
 	}
 	res, err := u.link.do(ctx, r)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // The functions of this file carry messages from one era into the other. They
@@ -67,7 +68,7 @@ var Crossings = []Crossing{
 	{Stateless, false, MethodTasksCancel, Barred, "tasks are not served"},
 	{Stateless, true, MethodElicitationCreate, Carried, "a result that asks for input; the client's retry continues the same call of the upstream"},
 	{Stateless, true, MethodSamplingCreateMessage, Carried, "as elicitation/create"},
-	{Stateless, true, MethodRootsList, Barred, "roots are never given; the upstream gets an error, which is recorded if the client can be asked anything at all"},
+	{Stateless, true, MethodRootsList, Carried, "as elicitation/create"},
 	{Stateless, true, MethodPing, Answered, "here"},
 	{Stateless, true, NotificationProgress, Carried, "under the progress token of the request that waits"},
 	{Stateless, true, NotificationMessage, Carried, "to the request that waits, if it asks for the level"},
@@ -94,14 +95,14 @@ var Crossings = []Crossing{
 	{Sessions, false, NotificationCancelled, Carried, "over HTTP the connection of the request ends; over stdio it is sent"},
 	{Sessions, false, MethodResourcesSubscribe, Answered, "once the upstream has acknowledged a subscriptions/listen, which is shared by all who want the same"},
 	{Sessions, false, MethodResourcesUnsubscribe, Answered, "the stream to the upstream ends with the last who wants it"},
-	{Sessions, false, NotificationRootsListChanged, Dropped, "roots are never given"},
+	{Sessions, false, NotificationRootsListChanged, Dropped, "no upstream is told that it would hear of it: one that wants to know asks again"},
 	{Sessions, false, MethodTasksGet, Barred, "tasks are not served"},
 	{Sessions, false, MethodTasksResult, Barred, "tasks are not served"},
 	{Sessions, false, MethodTasksList, Barred, "tasks are not served"},
 	{Sessions, false, MethodTasksCancel, Barred, "tasks are not served"},
 	{Sessions, true, MethodElicitationCreate, Carried, "what a result asks for is asked of the client, and the request is made again with the answers"},
 	{Sessions, true, MethodSamplingCreateMessage, Carried, "as elicitation/create"},
-	{Sessions, true, MethodRootsList, Barred, "roots are never given; the call is refused"},
+	{Sessions, true, MethodRootsList, Carried, "as elicitation/create"},
 	{Sessions, true, NotificationProgress, Carried, "as it is"},
 	{Sessions, true, NotificationMessage, Carried, "over HTTP; over stdio nobody can say whose it is, and it is dropped"},
 	{Sessions, true, NotificationSubscriptionsAcknowledged, Answered, "it becomes the result of resources/subscribe, or a refusal if the resource is not in it"},
@@ -552,6 +553,68 @@ func Acknowledges(m *Message, uri string) bool {
 	}
 	all, err := Strings(uris)
 	return err == nil && slices.Contains(all, uri)
+}
+
+// Forms are the methods of the questions that a value, an object, can be read as the
+// answer to. An answer does not say what it answers (MCP 2026-07-28, "Multi Round-Trip
+// Requests"), so a value with the members of several has several. Letter case is not
+// looked at, since some readers do not either. The error is a *[SyntaxError].
+func Forms(answer []byte) ([]string, error) {
+	var forms []string
+	err := Each(answer, func(key string, _ []byte) error {
+		method := ""
+		switch {
+		case strings.EqualFold(key, "action"):
+			method = MethodElicitationCreate
+		case strings.EqualFold(key, "role"), strings.EqualFold(key, "model"):
+			method = MethodSamplingCreateMessage
+		case strings.EqualFold(key, "roots"):
+			method = MethodRootsList
+		}
+		if method != "" && !slices.Contains(forms, method) {
+			forms = append(forms, method)
+		}
+		return nil
+	})
+	return forms, err
+}
+
+// Offered is what an upstream is told of a client's capabilities, an object: as they
+// are, but without roots unless it may be told of them, and without the promise to
+// say when they change, which is not carried. What cannot be read is an empty object.
+func Offered(capabilities []byte, roots bool) []byte {
+	all, err := offered(capabilities, Span{End: len(capabilities)}, roots)
+	if err != nil || len(capabilities) == 0 {
+		return []byte("{}")
+	}
+	return Splice(capabilities, all...)
+}
+
+// Offering is a request of the stateless era that tells what [Offered] says.
+func Offering(m *Message, roots bool) (Message, error) {
+	all, err := offered(m.Raw, m.ClientCapabilities, roots)
+	if err != nil || len(all) == 0 {
+		return *m, err
+	}
+	return rewritten(m.Raw, all)
+}
+
+func offered(raw []byte, at Span, roots bool) ([]Edit, error) {
+	if !at.Present() || raw[at.Start] != '{' {
+		return nil, nil
+	}
+	value, ok, err := FieldSpan(at.Of(raw), "roots")
+	if err != nil || !ok {
+		return nil, err
+	}
+	value = Span{at.Start + value.Start, at.Start + value.End}
+	switch {
+	case !roots:
+		return edits(raw, at, entry{"roots", nil})
+	case value.Of(raw)[0] == '{':
+		return edits(raw, value, entry{"listChanged", nil})
+	}
+	return nil, nil
 }
 
 // CanBeAsked reports whether a client with these capabilities, an object, answers

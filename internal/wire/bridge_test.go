@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -191,6 +192,71 @@ func TestCanBeAsked(t *testing.T) {
 		if got := CanBeAsked([]byte(c.capabilities), c.method); got != c.want {
 			t.Errorf("%s asked %s: %v", c.capabilities, c.method, got)
 		}
+	}
+}
+
+func TestOffered(t *testing.T) {
+	for _, c := range []struct{ capabilities, without, with string }{
+		{`{"roots":{"listChanged":true},"sampling":{ }}`, `{"sampling":{ }}`, `{"roots":{},"sampling":{ }}`},
+		{`{ "a":{"roots":{}} , "\u0072oots" : { "x":1.0, "list\u0043hanged":true } }`, `{ "a":{"roots":{}} }`, `{ "a":{"roots":{}} , "\u0072oots" : { "x":1.0 } }`},
+		{`{"roots":null}`, `{}`, `{"roots":null}`},
+		{`{"elicitation":{"roots":{"listChanged":true}}}`, `{"elicitation":{"roots":{"listChanged":true}}}`, `{"elicitation":{"roots":{"listChanged":true}}}`},
+		{``, `{}`, `{}`}, {`{`, `{}`, `{}`},
+	} {
+		if got := string(Offered([]byte(c.capabilities), false)); got != c.without {
+			t.Errorf("of %s without roots: %s", c.capabilities, got)
+		}
+		if got := string(Offered([]byte(c.capabilities), true)); got != c.with {
+			t.Errorf("of %s with roots: %s", c.capabilities, got)
+		}
+	}
+	for _, c := range []struct{ in, want string }{
+		{`{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"x","arguments":{"roots":{}},"_meta":{"io.modelcontextprotocol/clientCapabilities":{"roots":{} ,"b":1.0}}}}`,
+			`{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"x","arguments":{"roots":{}},"_meta":{"io.modelcontextprotocol/clientCapabilities":{"b":1.0}}}}`},
+		{`{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/clientCapabilities":7}}}`,
+			`{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/clientCapabilities":7}}}`},
+		{`{"jsonrpc":"2.0","id":1,"method":"tools/list"}`, `{"jsonrpc":"2.0","id":1,"method":"tools/list"}`},
+	} {
+		got, err := Offering(scanned(t, c.in), false)
+		if err != nil || string(got.Raw) != c.want || string(got.Arguments.Of(got.Raw)) != string(scanned(t, c.want).Arguments.Of([]byte(c.want))) {
+			t.Errorf("%v\n got %s\nwant %s", err, got.Raw, c.want)
+		}
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		rest := oddObject(2, nil).Draw(t, "rest")
+		all := oddObject(2, []string{`"roots":` + oddObject(1, []string{`"listChanged":true`}).Draw(t, "roots")}).Draw(t, "all")
+		for _, capabilities := range []string{rest, all} {
+			for _, roots := range []bool{false, true} {
+				got := Offered([]byte(capabilities), roots)
+				if _, err := Scan([]byte(`{"jsonrpc":"2.0","method":"x","params":`+string(got)+`}`), Limits{}); err != nil {
+					t.Fatalf("%s became %s: %v", capabilities, got, err)
+				}
+				if CanBeAsked(got, MethodRootsList) != (roots && capabilities == all) || strings.Contains(string(got), "listChanged") {
+					t.Fatalf("%s became %s", capabilities, got)
+				}
+				if capabilities == rest && string(got) != rest {
+					t.Fatalf("%s became %s", rest, got)
+				}
+			}
+		}
+	})
+}
+
+func TestForms(t *testing.T) {
+	for answer, want := range map[string][]string{
+		`{"action":"accept","content":{"roots":[]}}`:    {MethodElicitationCreate},
+		`{"model":"m","role":"assistant","content":{}}`: {MethodSamplingCreateMessage},
+		`{ "roots" : [] }`:                           {MethodRootsList},
+		`{"ROOT\u017F":[],"\u0041ction":7}`:          {MethodRootsList, MethodElicitationCreate},
+		`{"content":{"action":"accept"},"_meta":{}}`: nil,
+		`{}`: nil,
+	} {
+		if got, err := Forms([]byte(answer)); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: %q, %v", answer, got, err)
+		}
+	}
+	if _, err := Forms([]byte(`[]`)); err == nil {
+		t.Error("a list was read as an answer")
 	}
 }
 

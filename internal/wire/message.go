@@ -65,8 +65,11 @@ type Message struct {
 	// RefType is params.ref.type of completion/complete: "ref/prompt" or
 	// "ref/resource".
 	RefType   string
-	Arguments Span   // any JSON value
-	Cursor    string // of the list methods; unescaped
+	Arguments Span // any JSON value
+	// Inputs is params.inputResponses, with which a request of the stateless era is
+	// made again: any JSON value.
+	Inputs Span
+	Cursor string // of the list methods; unescaped
 	// Meta is params._meta or result._meta, an object.
 	Meta Span
 	// ProgressToken is params._meta.progressToken, or params.progressToken of
@@ -239,7 +242,7 @@ func (s *scanner) assembleParams(m *Message) bool {
 	default:
 		return s.refuse(slotParams, `"params" is not an object`)
 	}
-	m.Arguments = s.spans[slotArguments]
+	m.Arguments, m.Inputs = s.spans[slotArguments], s.spans[slotInputs]
 
 	var ok bool
 	switch m.Method {

@@ -42,6 +42,7 @@ const (
 	slotName
 	slotURI
 	slotArguments
+	slotInputs
 	slotCursor
 	slotMeta
 	slotRef
@@ -66,7 +67,7 @@ const (
 // are left out, since their members are the tool's own affair.
 var routed = [...][][]byte{
 	inMessage: names("jsonrpc", "id", "method", "params", "result", "error"),
-	inParams:  names("name", "uri", "arguments", "cursor", "_meta", "ref", "progressToken", "requestId"),
+	inParams:  names("name", "uri", "arguments", "inputResponses", "cursor", "_meta", "ref", "progressToken", "requestId"),
 	inMeta:    names(MetaProgressToken, MetaProtocolVersion, MetaClientCapabilities),
 	inRef:     names("type", "name", "uri"),
 	inResult:  nil,
@@ -106,6 +107,8 @@ func route(at place, name []byte) (slot, place) {
 			return slotURI, plain
 		case "arguments":
 			return slotArguments, plain
+		case "inputResponses":
+			return slotInputs, plain
 		case "cursor":
 			return slotCursor, plain
 		case "_meta":

@@ -23,7 +23,7 @@ type parts struct {
 	Cursor, Meta, ProgressToken, MetaVersion string
 	Capabilities, RequestID, ResultType      string
 	IsError                                  bool
-	Structured, Content                      string
+	Structured, Content, Inputs              string
 }
 
 func partsOf(m *wire.Message) parts {
@@ -35,6 +35,7 @@ func partsOf(m *wire.Message) parts {
 		Cursor: m.Cursor, Meta: at(m.Meta), ProgressToken: at(m.ProgressToken), MetaVersion: m.MetaVersion,
 		Capabilities: at(m.ClientCapabilities), RequestID: at(m.RequestID), ResultType: m.ResultType,
 		IsError: m.IsError, Structured: at(m.StructuredContent), Content: at(m.Content),
+		Inputs: at(m.Inputs),
 	}
 }
 
@@ -503,7 +504,7 @@ func checkAgainstV2(t failer, m *wire.Message) {
 		params := object(top["params"])
 		meta := object(params["_meta"])
 		ref := object(params["ref"])
-		want.Arguments = string(params["arguments"])
+		want.Arguments, want.Inputs = string(params["arguments"]), string(params["inputResponses"])
 		want.Meta = string(params["_meta"])
 		want.MetaVersion = text(meta[wire.MetaProtocolVersion])
 		want.Capabilities = string(meta[wire.MetaClientCapabilities])
@@ -544,7 +545,7 @@ func checkAgainstV2(t failer, m *wire.Message) {
 	if again := wire.Splice(m.Raw); !bytes.Equal(again, m.Raw) {
 		t.Fatalf("splice of nothing made %q of %q", again, m.Raw)
 	}
-	for _, s := range []wire.Span{m.ID, m.Params, m.Result, m.Error, m.NameSpan, m.Arguments, m.Meta, m.ProgressToken,
+	for _, s := range []wire.Span{m.ID, m.Params, m.Result, m.Error, m.NameSpan, m.Arguments, m.Inputs, m.Meta, m.ProgressToken,
 		m.ClientCapabilities, m.RequestID, m.StructuredContent, m.Content} {
 		if !s.Present() {
 			continue
@@ -804,7 +805,7 @@ func ours(raw []byte) (why []string) {
 	// The objects inside are looked at wherever they are, since names are.
 	params := object(top["params"])
 	meta, ref := object(params["_meta"]), object(params["ref"])
-	folds(params, "name", "uri", "arguments", "cursor", "_meta", "ref", "progressToken", "requestId")
+	folds(params, "name", "uri", "arguments", "inputResponses", "cursor", "_meta", "ref", "progressToken", "requestId")
 	folds(meta, wire.MetaProtocolVersion, wire.MetaClientCapabilities, "progressToken")
 	folds(ref, "type", "name", "uri")
 
