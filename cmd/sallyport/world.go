@@ -264,7 +264,12 @@ func drafted(p *paper, d *app.DraftedWorld) {
 		if f.Kind == "tool" && f.Calls > 0 {
 			agreed = fmt.Sprintf("%d/%d", f.Agreed, f.Calls)
 		}
-		t.row(fmt.Sprintf("%.2f", f.Confidence), state, f.Kind+" "+f.Subject, f.Says, agreed, strings.Join(f.Reasons, "; "))
+		// Everything stands in the file, and with -o json.
+		why := f.Reasons
+		if f.Kept && len(why) > 1 {
+			why = why[len(why)-1:]
+		}
+		t.row(fmt.Sprintf("%.2f", f.Confidence), state, f.Kind+" "+f.Subject, f.Says, agreed, strings.Join(why, "; "))
 	}
 	p.table(t)
 }
@@ -379,7 +384,9 @@ func fidelity(p *paper, card *app.Fidelity) {
 			first := "-"
 			if d := f.First; d != nil && f.Tool != "total" {
 				first = fmt.Sprintf("call %d %s: %s", d.Call, d.Pointer, d.Kind)
-				if d.Recorded != "" || d.Got != "" {
+				if f.Answered == 0 {
+					first = d.Kind
+				} else if d.Recorded != "" || d.Got != "" {
 					first += fmt.Sprintf(", recorded %s, got %s", d.Recorded, d.Got)
 				}
 			}

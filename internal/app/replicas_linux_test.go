@@ -686,14 +686,21 @@ func (f *fleet) cut(r *replica, during func()) (from, to time.Time) {
 }
 
 // cutOff checks what a replica answered while it was cut off: that nothing is done, or
-// that what has been done could not be recorded.
+// that what has been done could not be recorded. Sessions go on where they are at home at
+// another replica.
 func (f *fleet) cutOff(r *replica, from, to time.Time) {
 	f.t.Helper()
 	f.heard.Lock()
 	defer f.heard.Unlock()
 	n := 0
 	for _, s := range f.heard.all {
-		if s.by != r.index || s.passed || s.asked.Before(from) || s.asked.After(to) {
+		if s.by != r.index || s.asked.Before(from) || s.asked.After(to) {
+			continue
+		}
+		if s.passed {
+			if s.what == "HTTP 404" {
+				f.t.Errorf("%s after it was cut off, replica %d says that a session is gone", s.asked.Sub(from), r.index)
+			}
 			continue
 		}
 		if s.what != string(sallyport.NotReady) && s.what != string(sallyport.RecordFailed) {

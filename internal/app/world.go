@@ -155,7 +155,14 @@ func (r *rehearsal) play(ctx context.Context, c *cassette.Cassette) ([]replayed,
 		var refused *sallyport.Refusal
 		switch {
 		case errors.As(err, &refused):
+			// It agrees in nothing: what no rule answers is held against no answer.
 			one.gap = refused.Reason
+			if one.fidelity, err = deck.Compare(call.Tool, cassette.Reply{Result: call.Result, Error: call.Error}, cassette.Reply{Error: []byte("{}")}); err != nil {
+				return nil, fmt.Errorf("call %d: %w", call.Seq, err)
+			}
+			if one.fidelity.Agree, one.fidelity.Status = 0, false; one.fidelity.Leaves == 0 {
+				one.fidelity.Leaves = 1
+			}
 			out[i] = one
 			continue
 		case err != nil:
@@ -254,7 +261,10 @@ func DraftWorld(ctx context.Context, o DraftOptions) (*DraftedWorld, error) {
 			verdicts := make([]draft.Verdict, len(calls))
 			for i, one := range calls {
 				f := &one.fidelity
-				verdicts[i] = draft.Verdict{Known: one.known, Status: f.Status, Shape: f.Shape, Value: f.Value(), Same: one.known && f.Same()}
+				verdicts[i] = draft.Verdict{Known: one.known, Status: f.Status, Shape: f.Shape, Same: one.known && f.Same()}
+				if n := f.Leaves + f.Extra; n > 0 {
+					verdicts[i].Value = float64(f.Agree) / float64(n)
+				}
 			}
 			out = append(out, verdicts)
 		}
@@ -350,7 +360,7 @@ type ToolFidelity struct {
 	Same     int     `json:"same"`     // calls in which nothing differs
 	Status   float64 `json:"status"`   // share of calls that succeed or fail as recorded
 	Shape    float64 `json:"shape"`    // share of calls with the same members
-	Value    float64 `json:"value"`    // share of recorded leaves
+	Value    float64 `json:"value"`    // share of the leaves, recorded and now
 	// Effect is the share of Observed changes after which all that was read before the
 	// next change was read as recorded. Changes that nothing recorded looks at count in
 	// neither.
@@ -376,9 +386,8 @@ type Divergence struct {
 // count adds one call to a tool.
 func (t *ToolFidelity) count(one *replayed) {
 	t.Calls++
-	t.leaves += one.fidelity.Leaves
+	t.leaves += one.fidelity.Leaves + one.fidelity.Extra
 	if !one.known {
-		t.leaves++ // what nobody answers agrees in nothing
 		return
 	}
 	t.Answered++

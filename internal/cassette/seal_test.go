@@ -548,8 +548,15 @@ func (tomorrow) Scrub(leaf *cassette.Leaf) (cassette.Scrubbed, error) {
 // overlap in every way.
 func TestSearchIsComplete(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		values := rapid.SliceOfN(rapid.StringMatching(`[abB]{8,11}`), 1, 12).Draw(rt, "values")
-		texts := rapid.SliceOfN(rapid.StringMatching(`[abA]{0,24}( [ab]{0,24})?`), 1, 5).Draw(rt, "texts")
+		whole := rapid.StringOfN(rapid.RuneFrom([]rune("abB")), 24, 40, -1).Draw(rt, "whole")
+		part := rapid.Custom(func(t *rapid.T) string {
+			from := rapid.IntRange(0, len(whole)-8).Draw(t, "from")
+			return whole[from:rapid.IntRange(from+8, min(len(whole), from+14)).Draw(t, "to")]
+		})
+		values := rapid.SliceOfN(part, 1, 12).Draw(rt, "values")
+		texts := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) string {
+			return rapid.StringMatching(`[ab]{0,3}`).Draw(t, "before") + part.Draw(t, "part") + rapid.StringMatching(`[ab]{0,3}`).Draw(t, "after")
+		}), 1, 5).Draw(rt, "texts")
 		data, w := recorded(t, keepAll{}, read("get", `{}`, encode(map[string]any{"l": texts})))
 		for _, v := range values {
 			w.Originals().Add(v)

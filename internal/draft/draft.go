@@ -225,9 +225,13 @@ func (d *drafter) choose() {
 		}
 	}
 	verdicts := d.replay()
-	for _, t := range d.tools {
-		if len(t.rules) > 0 && len(t.calls) > 0 {
-			d.judge(t, verdicts)
+	// Changes first: what reads show may be wrong because of them alone.
+	for _, reads := range []bool{false, true} {
+		blurred := d.blurred()
+		for _, t := range d.tools {
+			if len(t.rules) > 0 && len(t.calls) > 0 && t.looks() == reads {
+				d.judge(t, verdicts, blurred)
+			}
 		}
 	}
 	d.judgeReferences(best)
@@ -278,24 +282,57 @@ func (d *drafter) replay() [][]Verdict {
 	return verdicts
 }
 
-// judge makes what was replayed the confidence of a tool's rule.
-func (d *drafter) judge(t *tool, verdicts [][]Verdict) {
-	r := &t.rules[t.chosen]
-	agreed, score := 0, 0.0
-	for _, c := range t.calls {
-		if verdicts == nil {
-			r.why.lower(0.5, "it cannot be replayed")
-			return
+// looks reports whether a tool is taken for one that changes nothing.
+func (t *tool) looks() bool { return t.reads || t.verb == list || t.verb == get }
+
+// blurred is where each session has the first successful change that no rule makes: a
+// read behind it may differ through no fault of its own rule.
+func (d *drafter) blurred() []int {
+	first := make([]int, len(d.in.Sessions))
+	for i := range first {
+		first[i] = len(d.in.Sessions[i].Calls)
+	}
+	for _, t := range d.tools {
+		if t.looks() || len(t.rules) > 0 && t.rules[t.chosen].why.p >= d.in.Threshold {
+			continue
 		}
+		for _, c := range t.calls {
+			if !c.isError {
+				first[c.session] = min(first[c.session], c.number)
+			}
+		}
+	}
+	return first
+}
+
+// judge makes what was replayed the confidence of a tool's rule.
+func (d *drafter) judge(t *tool, verdicts [][]Verdict, blurred []int) {
+	r := &t.rules[t.chosen]
+	if verdicts == nil {
+		r.why.lower(0.5, "it cannot be replayed")
+		return
+	}
+	n, agreed, score, behind := 0, 0, 0.0, 0
+	for _, c := range t.calls {
 		v := verdicts[c.session][c.number]
+		if v.Same {
+			t.agreed++
+		}
+		if t.looks() && c.number > blurred[c.session] && !v.Same {
+			behind++
+			continue
+		}
+		n++
 		score += v.score()
 		if v.Same {
 			agreed++
 		}
 	}
-	n := len(t.calls)
-	t.agreed = agreed
+	if behind > 0 {
+		r.why.say("%d of its recorded calls are behind a change that no rule makes", behind)
+	}
 	switch {
+	case n == 0:
 	case agreed == n && n == 1:
 		r.why.raise(0.5, "the one recorded call agrees")
 	case agreed == n:
@@ -329,7 +366,15 @@ func (d *drafter) judgeReferences(best float64) {
 	}
 }
 
-func joinReasons(reasons []string) string { return strings.Join(reasons, "; ") }
+func joinReasons(reasons []string) string {
+	var once []string
+	for _, r := range reasons {
+		if !slices.Contains(once, r) {
+			once = append(once, r)
+		}
+	}
+	return strings.Join(once, "; ")
+}
 
 // sortFindings puts findings in the order of the file, the surest first.
 func sortFindings(list []Finding) {

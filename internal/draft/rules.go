@@ -522,9 +522,17 @@ func (d *drafter) filters(t *tool, table *table) []filter {
 	for _, m := range table.row.members {
 		switch {
 		case m.shape.is('"'):
-			texts = append(texts, of("row", m.name, m.required))
+			text := of("row", m.name, m.required)
+			if !m.required {
+				text = "(" + text + ` or "")`
+			}
+			texts = append(texts, text)
 		case m.shape.is('[') && m.shape.items.is('"'):
-			texts = append(texts, quote("\n")+".join("+of("row", m.name, m.required)+")")
+			items := of("row", m.name, m.required)
+			if !m.required {
+				items = "(" + items + " or [])"
+			}
+			texts = append(texts, quote("\n")+".join("+items+")")
 		}
 	}
 	for _, m := range t.in.members {
@@ -536,7 +544,7 @@ func (d *drafter) filters(t *tool, table *table) []filter {
 			// Any text of the row, whatever its case.
 			var in []string
 			for _, text := range texts {
-				in = append(in, of("args", m.name, true)+".lower() in ("+text+" or \"\").lower()")
+				in = append(in, of("args", m.name, true)+".lower() in "+text+".lower()")
 			}
 			found := "(" + strings.Join(in, " or ") + ")"
 			if !m.required {

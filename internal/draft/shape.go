@@ -375,7 +375,7 @@ func (t *tool) good() []*recorded {
 // learn takes from the recordings what no schema said: the shape of answers, and in
 // which form they come.
 func (t *tool) learn() {
-	t.talk = talk{result: "both", style: "compact"}
+	t.talk = talk{result: "both"}
 	if !t.schema {
 		t.talk.result = "text"
 	}
@@ -402,15 +402,18 @@ func (t *tool) learn() {
 		return
 	}
 	v, err := parse([]byte(*c.text))
-	switch {
-	case err == nil && !v.scalar() && v.raw == c.answer.raw || err == nil && c.structured != nil && len(v.names) == len(c.structured.names) && !v.scalar():
+	held := err == nil && !v.scalar()
+	if held {
+		t.talk.style = "compact"
+	}
+	t.talk.apart = c.structured != nil && !(held && v.raw == c.structured.raw)
+	for _, c := range good {
 		switch {
-		case strings.Contains(*c.text, "\n"):
+		case c.text == nil || !held:
+		case strings.Contains(*c.text, "\n  "):
 			t.talk.style = "indent"
-		case len(v.items) > 1 && strings.Contains(*c.text, ", \"") || strings.Contains(*c.text, "\": "):
+		case strings.Contains(*c.text, "\": "):
 			t.talk.style = "python"
 		}
-	case c.structured != nil:
-		t.talk.apart = true
 	}
 }

@@ -149,6 +149,14 @@ func (d *drafter) findTables() {
 			}
 		}
 	}
+	// What is added to a list in the rows of a table is no table of its own.
+	d.tables = slices.DeleteFunc(d.tables, func(t *table) bool {
+		return slices.ContainsFunc(d.tables, func(of *table) bool {
+			return of != t && slices.ContainsFunc(of.row.members, func(m member) bool {
+				return sameNoun(m.name, t.name) && m.shape.is('[') && m.shape.items.scalar()
+			})
+		})
+	})
 	d.findStores()
 	// A table needs something to tell its rows apart.
 	d.tables = slices.DeleteFunc(d.tables, func(t *table) bool { return len(t.row.members) == 0 })

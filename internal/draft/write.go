@@ -264,7 +264,7 @@ func (d *drafter) binding(t *tool, r *rule) *tree {
 	if t.talk.result != world.result {
 		add("result", t.talk.result)
 	}
-	if t.talk.style != world.style && !t.talk.apart && t.talk.result != "structured" && !t.plain() {
+	if t.talk.style != "" && t.talk.style != world.style && t.talk.result != "structured" && !t.plain() {
 		add("style", t.talk.style)
 	}
 	if t.talk.apart {
@@ -295,7 +295,7 @@ func (t *tool) spoken() string {
 	for _, name := range good[0].structured.names {
 		if !slices.ContainsFunc(good, func(c *recorded) bool {
 			v := c.structured.member(name)
-			return v == nil || v.kind != '"' || v.text != *c.text
+			return v == nil || !saysWhole(v, *c.text)
 		}) {
 			return of("answer", name, true)
 		}
@@ -304,6 +304,15 @@ func (t *tool) spoken() string {
 		return e.leaf
 	}
 	return ""
+}
+
+// saysWhole reports whether a text is a value: the string, or its JSON.
+func saysWhole(v *val, text string) bool {
+	if v.kind == '"' {
+		return v.text == text
+	}
+	held, err := parse([]byte(text))
+	return err == nil && !v.scalar() && held.raw == v.raw
 }
 
 // talk is how most tools say their answers.
@@ -323,9 +332,6 @@ func (d *drafter) talk() talk {
 		return best
 	}
 	style := count(func(t talk) string {
-		if t.apart || t.style == "compact" {
-			return ""
-		}
 		return t.style
 	})
 	if style == "" {
@@ -369,8 +375,10 @@ func (d *drafter) write() (*Draft, error) {
 			continue
 		}
 		for _, table := range t.rules[t.chosen].tables {
-			table.why.raise(0.6, "%d recorded calls of %s agree with it", t.agreed, t.name)
-			table.kwhy.raise(0.6, "%d recorded calls of %s agree with it", t.agreed, t.name)
+			for _, w := range []*why{&table.why, &table.kwhy} {
+				w.raise(0.6, "%d recorded calls of %s agree with it", t.agreed, t.name)
+				w.p = min(w.p, 0.99)
+			}
 		}
 	}
 	out := &Draft{}

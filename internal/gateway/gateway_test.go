@@ -327,6 +327,39 @@ func TestHaltBefore(t *testing.T) {
 	}
 }
 
+// TestHaltWhileWaiting stops a call that waits for its share of the run's budget: it is
+// told that it was halted, or, if its caller went away, that it was cancelled.
+func TestHaltWhileWaiting(t *testing.T) {
+	for _, code := range []sallyport.Code{sallyport.Halted, sallyport.Cancelled} {
+		r := newRig(t, sallyport.Production, permitAll)
+		ctx, hangUp := context.WithCancel(t.Context())
+		r.run = NewRun(r.run.Run, func(ctx context.Context, _ *sallyport.Run) (int, int, error) {
+			if code == sallyport.Cancelled {
+				hangUp()
+			} else {
+				go r.Halt(context.Background(), stop)
+			}
+			<-ctx.Done()
+			return 0, 0, fmt.Errorf("a share: %w", ctx.Err())
+		})
+		r.expect(r.Call(ctx, exchange(t, "write", `{"id":"1"}`)), code, sallyport.OutcomeRefused, "outcome")
+		hangUp()
+	}
+}
+
+// TestNotReadyWhileWaiting: a call that is not begun, since the store cannot be read, is
+// not recorded; one that could not be intended is, for its intent may be there.
+func TestNotReadyWhileWaiting(t *testing.T) {
+	away := sallyport.Refuse(sallyport.NotReady, "away", "")
+	r := newRig(t, sallyport.Production, permitAll)
+	r.run = NewRun(r.run.Run, func(context.Context, *sallyport.Run) (int, int, error) { return 0, 0, away })
+	r.expect(r.call("write"), sallyport.NotReady, 0)
+
+	r = newRig(t, sallyport.Production, permitAll)
+	r.onIntend = func() error { return away }
+	r.expect(r.call("write"), sallyport.NotReady, sallyport.OutcomeRefused, "outcome")
+}
+
 // TestHaltInFlight halts a call at each place it can be at.
 func TestHaltInFlight(t *testing.T) {
 	for _, c := range []struct {

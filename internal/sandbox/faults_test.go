@@ -199,7 +199,7 @@ func TestFaultsAsUpstream(t *testing.T) {
 			defer server.Close()
 			stage := upstream.NewStage(upstream.Config{Stage: sallyport.Production})
 			defer stage.Close(t.Context())
-			b, err := stage.Backend(&sallyport.StageUpstream{ID: "desk", Transport: sallyport.Transport{URL: server.URL, Version: wire.Version20260728}})
+			b, err := stage.Backend(&sallyport.StageUpstream{ID: "desk", Transport: sallyport.Transport{URL: server.URL, Era: wire.Version20260728}})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -5,8 +5,9 @@
 // bytes.
 //
 // Scrubbing again what was scrubbed changes nothing, but for what pseudonym cannot know
-// again: short identifiers that were declared, and dates whose subject is neither an
-// e-mail address nor a long identifier that is scrubbed itself.
+// again: short identifiers that were declared, dates whose subject is neither an e-mail
+// address nor a long identifier that is scrubbed itself, and numbers under a key that fits
+// several kinds, such as national_id: the pseudonym of one may be a real number of another.
 package scrub
 
 import (
