@@ -25,7 +25,7 @@ var layers = []struct {
 		"internal/wire", "internal/schema", "internal/canonical", "internal/openapi", "doc", "internal/detect", "internal/pseudonym",
 	}},
 	{"words", []string{"."}},
-	{"judgement", []string{"internal/policy", "internal/audit", "internal/twin", "internal/cassette", "internal/scrub", "internal/draft", "internal/fault"}},
+	{"judgement", []string{"internal/policy", "internal/audit", "internal/twin", "internal/cassette", "internal/scrub", "internal/draft", "internal/fault", "internal/synth"}},
 	{"engines", []string{"internal/gateway", "internal/config", "internal/control", "internal/sandbox"}},
 	{"edges", []string{
 		"internal/agentside", "internal/upstream", "internal/store", "internal/auth", "internal/api",

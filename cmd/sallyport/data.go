@@ -15,7 +15,7 @@ import (
 )
 
 func dataCommand() *cobra.Command {
-	return group(&cobra.Command{Use: "data", Short: "Take personal data out of files"}, scrubCommand())
+	return group(&cobra.Command{Use: "data", Short: "Take personal data out of files, and make data up"}, scrubCommand(), synthCommand())
 }
 
 func scrubCommand() *cobra.Command {
@@ -95,6 +95,70 @@ func scrubCommand() *cobra.Command {
 	f.StringVar(&o.Language, "analyzer-language", "en", "`language` of the texts, for the analyzer")
 	suggestValues(c, "format", "csv", "json", "ndjson")
 	return c
+}
+
+func synthCommand() *cobra.Command {
+	var o app.SynthOptions
+	rows := map[string]int64{}
+	c := prints(&cobra.Command{
+		Use: "synth WORLD", Short: "Make up the rows of a world's tables", Args: takes(1, 1),
+		Long: lines("Make up rows for the tables of a world: files that can be its seeds. Keys, references,",
+			"uniqueness and types are as worlds/WORLD.yaml declares them. What a field holds follows",
+			"from its type, its name and, with --learn, from how masked data is shaped: how long values",
+			"are, how often they repeat or are missing, how they are spread. Names, e-mail addresses,",
+			"telephone numbers and the like are nobody's.",
+			"",
+			"--learn reads CSV, JSON or NDJSON, one pass for each file. --shapes keeps what was learned,",
+			"so that the data need not stay; without --learn it is taken from there. No value of the",
+			"data is in it, but of enums and of what --keep names.",
+			"",
+			"The same command makes the same bytes on every machine. No file is written over, and none",
+			"is left half written."),
+		Example: examples("sallyport data synth shop --rows customers=1000,orders=5000 --out made",
+			"sallyport data synth shop --learn masked/customers.csv --learn orders=masked/export.ndjson --shapes shop.json",
+			"sallyport data synth shop --rows customers=200000,orders=1000000 --shapes shop.json --seed 7 --out made"),
+		RunE: func(c *cobra.Command, args []string) error {
+			o.Dir, o.World, o.Rows = dirOf(c), args[0], rows
+			for table, n := range rows {
+				if n < 0 {
+					return usageError{fmt.Errorf("--rows: %s cannot have %d rows", table, n)}
+				}
+			}
+			bar := newProgress(c, "making up")
+			bar.unit = "rows"
+			o.Progress = bar.set
+			done, err := app.Synth(c.Context(), o)
+			bar.end()
+			if err != nil {
+				return err
+			}
+			return show(c, done, func(p *paper) { synthesised(p, done) })
+		},
+	})
+	f := c.Flags()
+	f.StringToInt64Var(&rows, "rows", nil, "how many rows each `table=number` gets")
+	f.StringArrayVar(&o.Learn, "learn", nil, "learn from this `file` of masked rows, called as its table is or table=file")
+	f.StringVar(&o.Shapes, "shapes", "", "the `file` that what is learned is written to, or taken from without --learn")
+	f.StringSliceVar(&o.Keep, "keep", nil, "a `table.field` whose values may be learned: they are public")
+	f.Uint64Var(&o.Seed, "seed", 1, "`number` that everything follows from")
+	f.StringVar(&o.Out, "out", "", "the `folder` for the files")
+	f.BoolVar(&o.Force, "force", false, "write over files that are there")
+	return c
+}
+
+func synthesised(p *paper, r *app.SynthReport) {
+	t := columns("TABLE", "LEARNED>", "ROWS>", "BYTES>", "FILE")
+	for _, made := range r.Tables {
+		file := made.File
+		if file == "" {
+			file = "-"
+		}
+		t.row(made.Table, fmt.Sprint(made.Learned), fmt.Sprint(made.Rows), fmt.Sprint(made.Bytes), file)
+	}
+	p.table(t)
+	if r.Shapes != "" {
+		p.note("What was learned is in %s.", r.Shapes)
+	}
 }
 
 // apart sees to it that a report takes the place of no data.

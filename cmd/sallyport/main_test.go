@@ -205,7 +205,8 @@ func callMCP() {
 }
 
 // serveTools is an MCP server over stdio, of the era with sessions: toolserver FILE
-// offers the tools of a JSON array in a file. Without the file it never answers.
+// offers the tools of a JSON array in a file, and answers calls with the results that
+// FILE.answers has by the names of tools. Without the file it never answers.
 func serveTools() {
 	in := bufio.NewScanner(os.Stdin)
 	in.Buffer(nil, 1<<20)
@@ -213,6 +214,7 @@ func serveTools() {
 		var m struct {
 			ID     json.RawMessage
 			Method string
+			Params struct{ Name string }
 		}
 		if json.Unmarshal(in.Bytes(), &m) != nil || m.ID == nil {
 			continue
@@ -226,6 +228,17 @@ func serveTools() {
 			fmt.Printf(`{"jsonrpc":"2.0","id":%s,"result":{"protocolVersion":%q,"capabilities":{"tools":{}},"serverInfo":{"name":"toolserver","version":"1"}}}`+"\n", m.ID, wire.Version20251125)
 		case wire.MethodToolsList:
 			fmt.Printf(`{"jsonrpc":"2.0","id":%s,"result":{"tools":%s}}`+"\n", m.ID, bytes.ReplaceAll(bytes.TrimSpace(tools), []byte("\n"), nil))
+		case wire.MethodToolsCall:
+			var answers map[string]json.RawMessage
+			raw, err := os.ReadFile(os.Args[1] + ".answers")
+			if err == nil {
+				err = json.Unmarshal(raw, &answers)
+			}
+			if err != nil || answers[m.Params.Name] == nil {
+				fmt.Printf(`{"jsonrpc":"2.0","id":%s,"error":{"code":-32602,"message":"no answer"}}`+"\n", m.ID)
+				continue
+			}
+			fmt.Printf(`{"jsonrpc":"2.0","id":%s,"result":%s}`+"\n", m.ID, bytes.ReplaceAll(answers[m.Params.Name], []byte("\n"), nil))
 		default:
 			fmt.Printf(`{"jsonrpc":"2.0","id":%s,"error":{"code":-32601,"message":"unknown method"}}`+"\n", m.ID)
 		}

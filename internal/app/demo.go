@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -61,8 +62,9 @@ type Demo struct {
 }
 
 // NewDemo writes a project directory under dir, starts the company's servers and
-// an installation in front of them, applies and promotes the support agent to
-// production, where it meets the servers themselves.
+// an installation in front of them, applies and promotes the support agent to the
+// sandbox, where the world of the template support answers it, and to production,
+// where it meets the servers themselves.
 func NewDemo(ctx context.Context, o Options) (*Demo, error) {
 	d := &Demo{Company: demo.New()}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -101,6 +103,15 @@ func (d *Demo) write(dir, servers string) error {
 		"agents/support.yaml":    "agent: support\nowner: support@example.com\ntier: medium\nupstreams: [crm, payments, mail]\ntools: {crm: [\"*\"], payments: [\"*\"], mail: [\"*\"]}\npolicies: [policies/support.cedar]\n",
 		"policies/support.cedar": demoPolicy,
 	}
+	template, err := config.Init("support")
+	if err != nil {
+		return err
+	}
+	for name, text := range template {
+		if strings.HasPrefix(name, "worlds/") {
+			theirs[name] = text
+		}
+	}
 	for name, text := range theirs {
 		if err := writeOnce(dir, name, text); err != nil {
 			return err
@@ -111,7 +122,7 @@ func (d *Demo) write(dir, servers string) error {
 	for i, name := range []string{"crm", "payments", "mail"} {
 		files["upstreams/"+name+".pins.json"] = string(d.Company.Pins(name))
 		files["secrets/"+name] = d.Company.Token(name)
-		files["upstreams/"+name+".yaml"] = fmt.Sprintf("upstream: %s\npins: %s.pins.json\nstages:\n  sandbox: {binding: simulate}\n  production:\n    url: http://%s/%s\n    credential: file:secrets/%s\n    era: \"2026-07-28\"\n    binding: live\n    deadline: 5s\n%s",
+		files["upstreams/"+name+".yaml"] = fmt.Sprintf("upstream: %s\npins: %s.pins.json\nstages:\n  sandbox: {binding: simulate, world: company}\n  production:\n    url: http://%s/%s\n    credential: file:secrets/%s\n    era: \"2026-07-28\"\n    binding: live\n    deadline: 5s\n%s",
 			name, name, servers, name, name, tools[i])
 	}
 	for name, text := range files {
@@ -202,21 +213,63 @@ func (d *Demo) prepare(ctx context.Context) error {
 	return nil
 }
 
-// Play lets the scripted agent work until a halt stops it, and tells what it
-// met.
+// Play lets the scripted agent work in the sandbox and then in production, until a
+// halt stops it there, and tells what it met. Between the two only its credential is
+// another.
 func (d *Demo) Play(ctx context.Context, out io.Writer) error {
-	host, err := d.App.Control.MakeHostKey(ctx, d.Person, "support", sallyport.Production, 30, "demo")
-	if err != nil {
+	if err := d.rehearse(ctx, out); err != nil {
 		return err
+	}
+	fmt.Fprintln(out)
+	return d.perform(ctx, out)
+}
+
+// hire opens a run in a stage and gives its credential to the agent.
+func (d *Demo) hire(ctx context.Context, out io.Writer, stage sallyport.Stage) (*demo.Agent, error) {
+	host, err := d.App.Control.MakeHostKey(ctx, d.Person, "support", stage, 30, "demo")
+	if err != nil {
+		return nil, err
 	}
 	run, err := d.App.Control.OpenRun(ctx, &host.Key, 0, sallyport.Envelope{Task: "Refund Ada for the late delivery"})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	fmt.Fprintf(out, "Agent support, release %s, in %s. Run %s.\n\n", run.Run.Release.Short(), run.Run.Stage, run.Run.ID)
-	agent := &demo.Agent{Endpoint: d.App.URL + "/mcp", Token: run.Token, Era: wire.Stateless}
+	return &demo.Agent{Endpoint: d.App.URL + "/mcp", Token: run.Token, Era: wire.Stateless}, nil
+}
+
+// rehearse shows the agent in the sandbox.
+func (d *Demo) rehearse(ctx context.Context, out io.Writer) error {
+	agent, err := d.hire(ctx, out, sallyport.Sandbox)
+	if err != nil {
+		return err
+	}
+	work, end := context.WithCancel(ctx)
+	defer end()
+	kept := d.books()
+	err = agent.Run(work, func(s demo.Step) {
+		if s.Name == "work" { // nobody halts it here
+			end()
+			return
+		}
+		kept.show(out, s)
+	})
+	if err != nil && !errors.Is(err, demo.ErrNotHalted) {
+		return err
+	}
+	kept.close(out)
+	return nil
+}
+
+// perform shows the agent in production, and a halt.
+func (d *Demo) perform(ctx context.Context, out io.Writer) error {
+	agent, err := d.hire(ctx, out, sallyport.Production)
+	if err != nil {
+		return err
+	}
 	stopped := make(chan *control.Stopped, 1)
 	working := 0
+	kept := d.books()
 	err = agent.Run(ctx, func(s demo.Step) {
 		if s.Name == "work" && s.Outcome == demo.OK {
 			if working++; working == 3 {
@@ -230,7 +283,7 @@ func (d *Demo) Play(ctx context.Context, out io.Writer) error {
 			}
 			return
 		}
-		printStep(out, s)
+		kept.show(out, s)
 	})
 	if err != nil {
 		return err
@@ -239,8 +292,36 @@ func (d *Demo) Play(ctx context.Context, out io.Writer) error {
 	if report.Problem != "" {
 		return errors.New("halt: " + report.Problem)
 	}
-	fmt.Fprintf(out, "\n  Halt of agent support: confirmed in %d µs, %d calls in flight, recorded.\n", report.ConfirmedMicros, len(report.InFlight))
+	kept.close(out)
+	fmt.Fprintf(out, "  Halt of agent support: confirmed in %d µs, %d calls in flight, recorded.\n", report.ConfirmedMicros, len(report.InFlight))
 	return d.App.Control.Resume(ctx, d.Person, sallyport.HaltAgent, "support", "the demo goes on")
+}
+
+// books are what was refunded while the agent worked: as it reads it, and at the live
+// payments server. Euros.
+type books struct {
+	company      *demo.Company
+	read, before int
+}
+
+func (d *Demo) books() *books {
+	return &books{company: d.Company, before: d.Company.Refunded()}
+}
+
+func (b *books) show(out io.Writer, s demo.Step) {
+	if s.Name != "check" || s.Outcome != demo.OK {
+		printStep(out, s)
+		return
+	}
+	var list struct{ Payments []struct{ Refunded int } }
+	_ = json.Unmarshal([]byte(s.Text), &list) // whatever else it is counts as nothing
+	for _, p := range list.Payments {
+		b.read += p.Refunded
+	}
+}
+
+func (b *books) close(out io.Writer) {
+	fmt.Fprintf(out, "\n  Refunded as the agent reads it: %d EUR. At the live payments server: %d EUR before, %d EUR after.\n", b.read, b.before, b.company.Refunded())
 }
 
 func printStep(out io.Writer, s demo.Step) {

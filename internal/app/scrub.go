@@ -400,7 +400,7 @@ func (j *scrubJob) write(ctx context.Context, f *ScrubbedFile, in *os.File, befo
 		return err
 	}
 	note.Digest, note.Bytes = "sha256:"+hex.EncodeToString(digest.Sum(nil)), size
-	if err := j.place(tmp.Name(), f.Output); err != nil {
+	if err := settle(tmp.Name(), f.Output, j.o.Force); err != nil {
 		return err
 	}
 	return writeNote(j.o.Out, note)
@@ -414,9 +414,9 @@ func gone(name string) error {
 	return nil
 }
 
-// place puts a file where it belongs. Without --force it takes no other's place.
-func (j *scrubJob) place(tmp, output string) error {
-	if j.o.Force {
+// settle puts a file where it belongs. Without force it takes no other's place.
+func settle(tmp, output string, force bool) error {
+	if force {
 		return os.Rename(tmp, output)
 	}
 	err := os.Link(tmp, output)

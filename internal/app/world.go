@@ -1,7 +1,6 @@
 package app
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -140,7 +139,7 @@ func (r *rehearsal) play(ctx context.Context, c *cassette.Cassette) ([]replayed,
 	}
 	r.runs++
 	run := sallyport.RunID("rehearsal-" + strconv.Itoa(r.runs))
-	player := cassette.NewPlayer(deck, cassette.Options{})
+	player, ids := cassette.NewPlayer(deck, cassette.Options{}), newAlignment()
 	out := make([]replayed, len(c.Calls))
 	for i := range c.Calls {
 		call := &c.Calls[i]
@@ -149,8 +148,9 @@ func (r *rehearsal) play(ctx context.Context, c *cassette.Cassette) ([]replayed,
 		if tool == nil {
 			tool = &sallyport.Tool{UpstreamName: call.Tool, Name: call.Tool}
 		}
+		args := ids.rewritten(player.Live(call.Arguments))
 		answer, err := r.worlds.Answer(ctx, &sallyport.Simulated{
-			World: r.ref, Tool: tool, Args: player.Live(call.Arguments), Era: eraOf(call), Run: run, Seed: r.seed, Number: i,
+			World: r.ref, Tool: tool, Args: args, Era: eraOf(call), Run: run, Seed: r.seed, Number: i,
 		})
 		var refused *sallyport.Refusal
 		switch {
@@ -174,7 +174,13 @@ func (r *rehearsal) play(ctx context.Context, c *cassette.Cassette) ([]replayed,
 				return nil, err
 			}
 		}
+		ids.saw(call.Arguments, args)
 		was := cassette.Reply{Result: player.Live(call.Result), Error: call.Error}
+		if call.Access != sallyport.Read {
+			ids.learn(was.Result, answer.Result)
+		}
+		was.Result = ids.rewritten(was.Result)
+		ids.saw(call.Result, answer.Result)
 		if one.fidelity, err = deck.Compare(call.Tool, was, cassette.Reply{Result: answer.Result, Error: answer.Error}); err != nil {
 			return nil, fmt.Errorf("call %d: %w", call.Seq, err)
 		}
@@ -550,12 +556,7 @@ func (one *replayed) divergence(file string) *Divergence {
 // valueAt is what stands at a place of a document, shortened. The step ~json opens a
 // string that holds JSON.
 func valueAt(raw []byte, pointer string) string {
-	var v any
-	d := json.NewDecoder(bytes.NewReader(raw))
-	d.UseNumber()
-	if d.Decode(&v) != nil {
-		return ""
-	}
+	v := valueOf(raw)
 	for _, step := range strings.Split(pointer, "/")[1:] {
 		switch at := v.(type) {
 		case map[string]any:
@@ -567,9 +568,7 @@ func valueAt(raw []byte, pointer string) string {
 			}
 			v = at[i]
 		case string:
-			inner := json.NewDecoder(strings.NewReader(at))
-			inner.UseNumber()
-			if step != "~json" || inner.Decode(&v) != nil {
+			if v = opened(at); step != "~json" {
 				return ""
 			}
 		default:

@@ -108,7 +108,7 @@ func TestSupportIsWhatItSays(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	for _, u := range p.Stages[sallyport.Sandbox].Upstreams {
-		if !u.Transport.None() || u.Binding != sallyport.Simulate {
+		if !u.Transport.None() || u.Binding != sallyport.Simulate || u.World.Name != "company" || u.World.Digest == "" {
 			t.Errorf("the sandbox reaches %+v", u)
 		}
 	}
@@ -151,7 +151,7 @@ func TestYAMLWordsMeanWhatTheyShow(t *testing.T) {
 	files := template(t, "support")
 	files["upstreams/crm.yaml"] = `upstream: crm
 stages:
-  sandbox: {binding: off, bindings: {find_customer: simulate, add_note: 'off', get_customer: "off"}}
+  sandbox: {binding: off, world: company, bindings: {find_customer: simulate, add_note: 'off', get_customer: "off"}}
   staging: {binding: live, url: https://crm.example.com/mcp, era: 2025-11-25, deadline: 1m30s, max_result: 2 MiB}
   production: {binding: off, url: https://crm.example.org/mcp, era: "2026-07-28", deadline: 500ms, max_result: 100000}
 tools:

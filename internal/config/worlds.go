@@ -47,8 +47,12 @@ func (fallback) words() []string {
 // readWorlds reads the worlds that stages name, each with the tools of all that name it.
 func (l *loader) readWorlds() {
 	tools, named := map[string][]sallyport.Tool{}, map[string]map[sallyport.UpstreamID]bool{}
+	unread := false // whether an upstream is at fault: its tools are not known
 	for _, id := range slices.Sorted(maps.Keys(l.upstreams)) {
 		u := l.upstreams[id]
+		if u == nil || u.tools == nil {
+			unread = true
+		}
 		if u == nil {
 			continue
 		}
@@ -62,6 +66,9 @@ func (l *loader) readWorlds() {
 			}
 			named[name][id], tools[name] = true, append(tools[name], u.tools...)
 		}
+	}
+	if unread {
+		clear(tools) // no rule is a mistake for being one for such a tool
 	}
 	for _, name := range slices.Sorted(maps.Keys(named)) {
 		w := l.world(name, tools[name])
@@ -100,21 +107,8 @@ func (l *loader) world(name string, tools []sallyport.Tool) *sallyport.World {
 		}
 		return nil
 	}
-	// What is the twin's is read by the twin.
-	whole, mine, its := d.root, *d.root, *d.root
-	mine.Content, its.Content = nil, nil
-	stateful := false
-	for i := 0; i+1 < len(whole.Content); i += 2 {
-		key := whole.Content[i].Value
-		pair := whole.Content[i : i+2]
-		if key == "world" || slices.Contains(own, key) {
-			mine.Content = append(mine.Content, pair...)
-		}
-		if !slices.Contains(own, key) {
-			its.Content = append(its.Content, pair...)
-			stateful = stateful || key != "world"
-		}
-	}
+	whole := d.root
+	mine, its, stateful := d.halves()
 	var f worldFile
 	d.root = &mine
 	d.read(&f)
@@ -187,6 +181,25 @@ func (l *loader) world(name string, tools []sallyport.Tool) *sallyport.World {
 	w.Body, w.Ref = body, sallyport.WorldRef{Name: name, Digest: sallyport.Digest(canonical.SumBytes(body))}
 	l.worlds[name] = w
 	return w
+}
+
+// halves parts what is the twin's, which the twin reads, from what is said beside it.
+// stateful: there is more of the twin than its name.
+func (d *document) halves() (mine, its yaml.Node, stateful bool) {
+	mine, its = *d.root, *d.root
+	mine.Content, its.Content = nil, nil
+	for i := 0; i+1 < len(d.root.Content); i += 2 {
+		key := d.root.Content[i].Value
+		pair := d.root.Content[i : i+2]
+		if key == "world" || slices.Contains(own, key) {
+			mine.Content = append(mine.Content, pair...)
+		}
+		if !slices.Contains(own, key) {
+			its.Content = append(its.Content, pair...)
+			stateful = stateful || key != "world"
+		}
+	}
+	return mine, its, stateful
 }
 
 // twinProblems puts what a twin says of itself where it stands in the file.

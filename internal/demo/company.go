@@ -186,6 +186,17 @@ func (c *Company) Calls(name string) []Call {
 	return slices.Clone(c.calls[name])
 }
 
+// Refunded is what the payments server has paid back to all customers, in euros.
+func (c *Company) Refunded() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	sum := 0
+	for _, p := range c.payments {
+		sum += p.Refunded
+	}
+	return sum
+}
+
 // decode reads arguments that have been checked against their schema.
 func decode[T any](raw []byte) (args T) {
 	if err := json.Unmarshal(raw, &args); err != nil {

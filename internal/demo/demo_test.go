@@ -402,6 +402,9 @@ func TestAgent(t *testing.T) {
 			if s.Name == "refund" && string(s.Args) != `{"payment":"pay_1003","amount":40,"reason":"The parcel came late."}` {
 				t.Errorf("refund with %s", s.Args)
 			}
+			if s.Name == "check" && !strings.Contains(s.Text, `"payment":"pay_1003","date":"2026-10-02","purpose":"Spare parts","amount":65,"refunded":40`) {
+				t.Errorf("after the refund: %s", s.Text)
+			}
 			if s.Name == "wrong type" && !strings.Contains(s.Text, "want integer") {
 				t.Errorf("wrong type: %s", s.Text)
 			}
@@ -410,7 +413,7 @@ func TestAgent(t *testing.T) {
 			t.Errorf("%v: %v", era, err)
 		}
 		want := []string{
-			"connect  ok", "find find_customer ok", "list list_payments ok", "refund refund ok",
+			"connect  ok", "find find_customer ok", "list list_payments ok", "refund refund ok", "check list_payments ok",
 			"large refund refund failed denied", "wrong type refund failed", "work crm__get_customer failed halted",
 		}
 		if diff := cmp.Diff(want, steps); diff != "" {
@@ -418,6 +421,9 @@ func TestAgent(t *testing.T) {
 		}
 		if (f.deleted == 1) != (era == wire.Sessions) {
 			t.Errorf("%v: %d sessions were ended", era, f.deleted)
+		}
+		if before, after := demo.New().Refunded(), f.company.Refunded(); after != before+40 {
+			t.Errorf("%v: %d EUR had been refunded, and then %d", era, before, after)
 		}
 	}
 }

@@ -31,7 +31,7 @@ type Agent struct {
 
 // Step is one thing the agent did, and what came of it.
 type Step struct {
-	Name    string          // "connect", "find", "list", "refund", "large refund", "wrong type" or "work"
+	Name    string          // "connect", "find", "list", "refund", "check", "large refund", "wrong type" or "work"
 	Tool    string          // as the agent sees it; empty for connect
 	Args    json.RawMessage // nil for connect
 	Outcome Outcome
@@ -61,9 +61,9 @@ const maxFaults = 5
 // halts the agent.
 var ErrNotHalted = errors.New("nobody has halted the agent")
 
-// Run connects, finds Ada Lindqvist, lists her payments, refunds 40, tries to
-// refund 900, tries to refund the text "40", and then goes on reading the customer
-// until a halt stops it. It calls each after every step. It returns nil once
+// Run connects, finds the customer with the address ada@example.com, lists her
+// payments, refunds 40, lists them again, tries to refund 900, tries to refund the
+// text "40", and then goes on reading the customer until a halt stops it. It calls each after every step. It returns nil once
 // halted, ErrNotHalted, or why it could not connect or go on.
 func (a *Agent) Run(ctx context.Context, each func(Step)) error {
 	s := session{agent: a, tools: map[string]string{}}
@@ -128,6 +128,7 @@ func (a *Agent) Run(ctx context.Context, each func(Step)) error {
 		Reason  string `json:"reason"`
 	}
 	if !do("refund", "refund", refund{small, 40, "The parcel came late."}, nil) ||
+		!do("check", "list_payments", map[string]any{"customer": who.ID}, nil) ||
 		!do("large refund", "refund", refund{large, 900, "The customer asked for all of it."}, nil) ||
 		!do("wrong type", "refund", refund{small, "40", "The parcel came late."}, nil) {
 		return nil

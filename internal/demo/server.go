@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"sync"
 
+	jsonv2 "github.com/go-json-experiment/json"
+
 	"sallyport/internal/schema"
 	"sallyport/internal/wire"
 )
@@ -211,13 +213,10 @@ func (s *server) call(dst []byte, m *wire.Message, era wire.Era) []byte {
 		dst = wire.AppendString(dst, complaint)
 		return append(dst, `}],"isError":true`...)
 	}
-	var structured bytes.Buffer
-	e := json.NewEncoder(&structured)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(result); err != nil {
+	text, err := jsonv2.Marshal(result) // which escapes no more than JSON has to
+	if err != nil {
 		panic("demo: result of " + m.Name + ": " + err.Error())
 	}
-	text := bytes.TrimSpace(structured.Bytes())
 	dst = append(dst, `"content":[{"type":"text","text":`...)
 	dst = wire.AppendString(dst, string(text))
 	dst = append(dst, `}],"structuredContent":`...)

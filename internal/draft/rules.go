@@ -168,7 +168,7 @@ func (d *drafter) rulesOf(t *tool) []rule {
 func (t *tool) base(rules []rule) {
 	for i := range rules {
 		w := &rules[i].why
-		reads := t.verb == list || t.verb == get
+		reads := t.looks()
 		if ok, says := t.hinted("readOnlyHint"); says && ok == reads {
 			w.raise(0.3, "its annotation says so, too")
 		} else if says {
@@ -258,6 +258,9 @@ func explain(calls []*recorded, at func(*recorded) *val, given map[string]string
 		}
 		return out
 	}
+	if e, ok := template(calls, at); first.kind == '"' && kinds && ok && strings.Contains(e.leaf, "args") {
+		return e
+	}
 	if constant {
 		if len(calls) == 1 && (first.kind == '"' || len(first.items) > 0) {
 			w.lower(0.15, "%s was recorded once and may not always be the same", orAnswer(name))
@@ -266,11 +269,6 @@ func explain(calls []*recorded, at func(*recorded) *val, given map[string]string
 	}
 	if row != "" && name != "" {
 		return leaf("%s", of(row, name, false))
-	}
-	if first.kind == '"' && kinds {
-		if e, ok := template(calls, at); ok {
-			return e
-		}
 	}
 	return nil
 }
@@ -313,7 +311,7 @@ func argument(calls []*recorded, at func(*recorded) *val) (*tree, bool) {
 }
 
 // leastPart is how long an argument has to be to be taken for a part of a text.
-const leastPart = 2
+const leastPart = 4
 
 // template is a text in which arguments stand.
 func template(calls []*recorded, at func(*recorded) *val) (*tree, bool) {
@@ -581,7 +579,7 @@ func (d *drafter) filters(t *tool, table *table) []filter {
 func (d *drafter) readingOne(t *tool, p place) []rule {
 	key := t.oneKey(p.table)
 	if key == nil {
-		return nil
+		return d.readingFirst(t, p)
 	}
 	w := why{p: 0.75}
 	w.say("it gives one of %s by %s", p.table.name, key.name)
@@ -620,6 +618,32 @@ func (d *drafter) readingOne(t *tool, p place) []rule {
 	return rules
 }
 
+// readingFirst are the rules of a tool that gives the row whose members are what its
+// arguments say.
+func (d *drafter) readingFirst(t *tool, p place) []rule {
+	var parts []string
+	for _, m := range t.in.members {
+		own := p.table.row.member(m.name)
+		if own == nil || !own.shape.scalar() || !m.required {
+			return nil
+		}
+		parts = append(parts, of("row", m.name, own.required)+" == "+of("args", m.name, true))
+	}
+	if len(parts) == 0 {
+		return nil
+	}
+	w := why{p: 0.6}
+	w.say("it gives the one of %s that its arguments fit", p.table.name)
+	said := quote("not found")
+	if text, _, ok := t.failure(); ok {
+		said = text
+		w.raise(0.2, "what it says when there is none was recorded")
+	}
+	return []rule{{steps(
+		members("let", "found", "be", fmt.Sprintf("[row for row in tables.%s.rows() if %s] or fail(%s)", p.table.name, strings.Join(parts, " and "), said)),
+		members("return", "found[0]")), w, uses(p.table)}}
+}
+
 func unquote(quoted string) string {
 	text, err := wire.DecodeString([]byte(quoted))
 	if err != nil {
@@ -656,6 +680,14 @@ func (d *drafter) readingStore(t *tool, table *table) []rule {
 	if text, _, ok := t.failure(); ok {
 		said = text
 		w.raise(0.2, "what it says when there is nothing was recorded")
+	} else {
+		for _, other := range d.tools {
+			if text, _, ok := other.failure(); ok && other.looks() && other.in.member(key.name) != nil && strings.Contains(text, of("args", key.name, true)) {
+				said = text
+				w.say("that there is nothing it is taken to say as %s does", other.name)
+				break
+			}
+		}
 	}
 	var others []*tree
 	for _, m := range t.in.members {
@@ -873,9 +905,27 @@ func (d *drafter) removing(t *tool) []rule {
 			if a == nil {
 				continue
 			}
-			rules = append(rules, rule{steps(
-				members("let", "gone", "be", fmt.Sprintf("[tables.%s.delete(%s) for k in %s%s]", table.name, item, source, how.skip)),
-				members("return", a)), own, uses(table)})
+			gone := members("let", "gone", "be", fmt.Sprintf("[tables.%s.delete(%s) for k in %s%s]", table.name, item, source, how.skip))
+			rules = append(rules, rule{steps(gone, members("return", a)), own, uses(table)})
+			if item != "k" {
+				continue
+			}
+			// What refers to them goes, too, without being held to the reference otherwise.
+			for _, from := range d.tables {
+				var ends []string
+				for _, r := range from.refs {
+					if r.to == table {
+						ends = append(ends, of("row", r.field, true)+" in "+source)
+					}
+				}
+				if len(ends) > 0 {
+					also := own.clone()
+					also.say("and the %s that refer to them", from.name)
+					rules = append(rules, rule{steps(gone,
+						members("let", "also", "be", fmt.Sprintf("[tables.%s.delete(%s) for row in tables.%s.rows() if %s]", from.name, from.keyIn("row"), from.name, strings.Join(ends, " or "))),
+						members("return", a)), also, uses(table, from)})
+				}
+			}
 		}
 	}
 	return rules
@@ -896,10 +946,10 @@ func (d *drafter) saying(t *tool) []rule {
 	for _, c := range good {
 		distinct[c.args.raw] = true
 	}
-	w.say("its answers follow from its arguments alone in %d recorded calls", len(good))
 	if len(t.in.members) > 0 && len(distinct) < 2 {
-		w.lower(0.5, "all of them had the same arguments")
+		return nil // what it answers otherwise is anybody's guess
 	}
+	w.say("its answers follow from its arguments alone in %d recorded calls", len(good))
 	return []rule{{members("return", a), w, nil}}
 }
 

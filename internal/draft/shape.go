@@ -306,6 +306,11 @@ func readTool(def *sallyport.Tool) (*tool, error) {
 	if out := whole.member("outputSchema"); out != nil {
 		t.out, t.schema = ofSchema(out, out, 0), true
 	}
+	// One that finds one.
+	if n := len(t.noun); t.verb == list && t.out.is('{') && n > 0 && singular(t.noun[n-1]) == t.noun[n-1] &&
+		!slices.ContainsFunc(t.out.members, func(m member) bool { return m.shape.rows() }) {
+		t.verb = get
+	}
 	if d := whole.member("description"); d != nil {
 		t.says = d.text
 	}

@@ -34,7 +34,10 @@ type ref struct {
 // reference is not declared at all.
 var deletes = []string{"none", "cascade", "restrict", "null"}
 
-type idStyle struct{ style, prefix string }
+type idStyle struct {
+	style, prefix string
+	digits        int // of prefix; 0 if that is not known
+}
 
 // place is where rows of a table stand in the answer of a tool.
 type place struct {
@@ -137,7 +140,7 @@ func (d *drafter) findTables() {
 				}
 				d.table(words, m.shape.items, 0.85, "rows in the %s", t.source())
 			}
-			if !any && len(noun) > 0 && t.verb != list && d.looksLikeRow(t, noun) {
+			if (!any || t.verb == get) && len(noun) > 0 && t.verb != list && d.looksLikeRow(t, noun) {
 				d.table(noun, t.out, 0.8, "a row in the %s", t.source())
 			}
 		}
@@ -297,6 +300,9 @@ func (d *drafter) placesOf(t *tool) []place {
 				out = append(out, place{m.name, true, table})
 			}
 		}
+		if table := find(noun, t.out); table != nil && t.verb != list && d.looksLikeRow(t, noun) {
+			return []place{{"", false, table}}
+		}
 		if table := find(noun, t.out); len(out) == 0 && table != nil && t.verb != list {
 			out = append(out, place{"", false, table})
 		}
@@ -345,7 +351,7 @@ func keyName(name, one string) float64 {
 	switch plain {
 	case "id", one + "_id", "uuid", one + "_uuid":
 		return 0.9
-	case "key", "code", "number", "slug", one + "_number", one + "_key", one + "_code":
+	case "key", "code", "number", "slug", one, one + "_number", one + "_key", one + "_code":
 		return 0.7
 	case "name", "path", "email", "username", "url", "uri", "filename", "symbol", one + "_name", one + "_path":
 		return 0.6
@@ -394,7 +400,7 @@ func (d *drafter) findKey(t *table) {
 		w.say("%q by its name", m.name)
 		for _, tool := range d.tools {
 			for _, arg := range tool.in.members {
-				one := arg.shape.scalar() && t.namesKey(arg.name, m.name, false) && tool.verb != create && tool.verb != list
+				one := arg.shape.scalar() && t.namesKey(arg.name, m.name, false) && (tool.verb == get || tool.verb == patch || tool.verb == remove || keyName(m.name, t.one) >= 0.6)
 				many := arg.shape.is('[') && arg.shape.items.scalar() && t.namesKey(arg.name, m.name, true)
 				if one || many {
 					w.raise(0.5, "%s takes it as %s", tool.name, arg.name)
@@ -541,6 +547,16 @@ func (d *drafter) findIDs(t *table) {
 		t.id = &idStyle{style: "prefix", prefix: strings.TrimRight(prefix, "0123456789")}
 	default:
 		t.id = &idStyle{style: "base32"}
+	}
+	if t.id.style == "prefix" {
+		for i, text := range made {
+			rest := strings.TrimPrefix(text, t.id.prefix)
+			if strings.Trim(rest, "0123456789") != "" || i > 0 && len(rest) != t.id.digits {
+				t.id.digits = 0
+				break
+			}
+			t.id.digits = len(rest)
+		}
 	}
 }
 

@@ -185,6 +185,9 @@ func (d *drafter) tableTree(t *table, all bool) *tree {
 		if t.id.prefix != "" {
 			id = members("style", t.id.style, "prefix", t.id.prefix)
 		}
+		if t.id.digits > 0 {
+			id.names, id.items = append(id.names, "digits"), append(id.items, &tree{leaf: itoa(t.id.digits), raw: true})
+		}
 		add("id", id)
 	}
 	if len(t.seeds) > 0 {

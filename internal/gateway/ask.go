@@ -23,24 +23,26 @@ var kindAsked = map[string]sallyport.Kind{
 
 // mayAsk decides whether the upstream of a call may ask the client something.
 // It is a call of its own kind, denied by default.
-func (g *Gateway) mayAsk(x *Exchange, method string) (sallyport.Decision, error) {
+func (g *Gateway) mayAsk(x *Exchange, method string) (sallyport.Decision, policy.Facts, error) {
 	kind, ok := kindAsked[method]
 	if !ok {
-		return sallyport.Decision{}, sallyport.Refuse(sallyport.Denied,
+		return sallyport.Decision{}, policy.Facts{}, sallyport.Refuse(sallyport.Denied,
 			"the system behind this tool asked for something that is never given", "do without this tool")
 	}
-	d, _ := x.Plan.Policies.Decide(g.questioning(x, kind))
+	d, facts := x.Plan.Policies.Decide(g.questioning(x, kind))
 	if !d.Allow {
-		return d, sallyport.Refuse(sallyport.Denied,
+		return d, facts, sallyport.Refuse(sallyport.Denied,
 			"the system behind this tool asked for "+kind.String()+", which no policy permits", "do without this tool")
 	}
-	return d, nil
+	return d, facts, nil
 }
 
-// questioning is what policy is asked about a question of that kind during a call.
+// questioning is what policy is asked about a question of that kind during a call: it
+// may be asked long after the call was judged.
 func (g *Gateway) questioning(x *Exchange, kind sallyport.Kind) *policy.Query {
 	q := g.query(x)
-	q.Kind, q.Tool, q.URI, q.Args = kind, "", "", nil
+	q.Kind, q.Tool, q.ToolDigest, q.URI, q.Args = kind, "", "", "", nil
+	q.Now, q.Run.Labels = g.Now(), x.Before.Join(x.Run.Labels())
 	return q
 }
 
@@ -58,7 +60,7 @@ func (g *Gateway) mayKnowRoots(x *Exchange) bool {
 // client now: policy permits it, and nobody has halted what it is about.
 func (g *Gateway) put(x *Exchange, m *wire.Message) *inquiry {
 	q := &inquiry{message: m, began: g.Now()}
-	if q.decision, q.refused = g.mayAsk(x, m.Method); q.refused == nil {
+	if q.decision, q.facts, q.refused = g.mayAsk(x, m.Method); q.refused == nil {
 		if h := g.state.Load().Halted(&x.Target); h != nil {
 			q.refused = haltedRefusal(h)
 		}
@@ -157,6 +159,7 @@ type inquiry struct {
 	message    *wire.Message
 	began      time.Time
 	decision   sallyport.Decision
+	facts      policy.Facts
 	refused    error  // a *sallyport.Refusal
 	answer     []byte // the client's response; nil while there is none
 	unanswered error
@@ -170,7 +173,7 @@ func (g *Gateway) recordQuestion(ctx context.Context, x *Exchange, q *inquiry) (
 	rand.Read(salt)
 	r := g.record(x, audit.Outcome)
 	r.Call, r.Method, r.CallKind = sallyport.CallID(newID("call", q.began)), clip(m.Method), kindAsked[m.Method]
-	r.Tool, r.ToolDigest, r.Decision = "", "", &q.decision
+	r.Tool, r.ToolDigest, r.Decision, r.Facts = "", "", &q.decision, q.facts.JSON()
 	params := m.Params.Of(m.Raw)
 	r.Arguments, r.Outcome = audit.Commit(salt, params), sallyport.OutcomeOK
 	switch {

@@ -42,6 +42,7 @@ type rig struct {
 	onConclude  func() error
 	do          func(context.Context, *Request) (*Response, error)
 	answer      func() ([]byte, error)
+	fault       *sallyport.Refusal // what the world says in its stead
 }
 
 const schemaText = `{"type":"object","properties":{"id":{"type":"string"}},"required":["id"],"additionalProperties":false}`
@@ -195,7 +196,7 @@ func (r *rig) write(q *Request) error {
 func (r *rig) Answer(context.Context, *sallyport.Simulated) (*sallyport.Simulation, error) {
 	if r.answer != nil {
 		result, err := r.answer()
-		return &sallyport.Simulation{Result: result, Grade: sallyport.GradeSchema}, err
+		return &sallyport.Simulation{Result: result, Grade: sallyport.GradeSchema, Refused: r.fault}, err
 	}
 	return &sallyport.Simulation{Result: []byte(`{"content":[]}`), Grade: sallyport.GradeSchema}, nil
 }
@@ -497,6 +498,33 @@ func TestSimulated(t *testing.T) {
 	r.expect(r.call("write"), "", sallyport.OutcomeOK, "outcome")
 	if g := r.outcomes[0].Record.Grade; g != sallyport.GradeSchema {
 		t.Errorf("grade %s", g)
+	}
+}
+
+// TestSimulatedFaults: what a world withholds after a call had its effect is in the
+// record; a call that had none is refused. Either way a caller cannot tell which.
+func TestSimulatedFaults(t *testing.T) {
+	for _, c := range []struct {
+		tool, result, want string
+		outcome            sallyport.Outcome
+	}{
+		{"write", `{"content":[]}`, "too late; it may have taken effect", sallyport.OutcomeOK},
+		{"write", "", "too late; it may have taken effect", sallyport.OutcomeRefused},
+		{"look", `{"content":[]}`, "too late", sallyport.OutcomeRefused},
+	} {
+		r := newRig(t, sallyport.Sandbox, permitAll)
+		r.fault, r.answer = sallyport.Refuse(sallyport.DeadlineExceeded, "too late", ""), func() ([]byte, error) {
+			if c.result == "" {
+				return nil, nil
+			}
+			return []byte(c.result), nil
+		}
+		reply := r.call(c.tool)
+		r.expect(reply, sallyport.DeadlineExceeded, c.outcome, "outcome")
+		e := r.outcomes[0]
+		if reply.Refusal == nil || reply.Refusal.Reason != c.want || e.Record.Grade != sallyport.GradeSchema || string(e.Payload.Result) != c.result {
+			t.Errorf("%s %s: %v, grade %s, result %s", c.tool, c.result, reply.Refusal, e.Record.Grade, e.Payload.Result)
+		}
 	}
 }
 

@@ -35,7 +35,7 @@ func (g *Gateway) guardResponse(ctx context.Context, x *Exchange) error {
 		return g.putAll(ctx, x, questions)
 	}
 	for _, q := range questions { // recorded on the way: see ask and judge
-		if _, err := g.mayAsk(x, q.Method); err != nil {
+		if _, _, err := g.mayAsk(x, q.Method); err != nil {
 			return err
 		}
 	}

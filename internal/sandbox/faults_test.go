@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -96,7 +97,7 @@ func told(a *sallyport.Simulation, err error) string {
 	return string(a.Result)
 }
 
-// one makes calls of which the last is looked at.
+// all makes calls and returns the answer to the last.
 func (d *desk) all(t testing.TB, calls ...string) (*Worlds, *sallyport.Simulation) {
 	t.Helper()
 	w := d.worlds()
@@ -172,6 +173,10 @@ func TestFaultsRepeat(t *testing.T) {
 // An answer of a system with such a status is the same refusal, whether the system is
 // real or not.
 func TestFaultsAsUpstream(t *testing.T) {
+	silent := func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // only then is it seen that nobody waits any more
+		<-r.Context().Done()
+	}
 	for _, c := range []struct {
 		rule   string
 		answer http.HandlerFunc
@@ -191,8 +196,8 @@ func TestFaultsAsUpstream(t *testing.T) {
 			w.Header().Set("Content-Type", "application/json")
 			fmt.Fprintf(w, `{"jsonrpc":"2.0","id":1,"result":{"content":[],"x":%q}}`, strings.Repeat("x", 5000))
 		}},
-		{`"fault":"timeout"`, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }},
-		{`"fault":"timeout_after_commit"`, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }},
+		{`"fault":"timeout"`, silent},
+		{`"fault":"timeout_after_commit"`, silent},
 	} {
 		t.Run(c.rule, func(t *testing.T) {
 			server := httptest.NewServer(c.answer)
@@ -230,9 +235,9 @@ func TestFaultsAsUpstream(t *testing.T) {
 }
 
 func TestFaultsShow(t *testing.T) {
-	add := []string{`add {"text":"a \"b\" \u00e9"}`, `add {"text":"two"}`, `add {"text":"three"}`}
-	const one = `{"content":[{"type":"text","text":"{\"text\":\"a \\\"b\\\" é\",\"id\":1}"}],"structuredContent":{"text":"a \"b\" é","id":1}}`
-	if _, a := newDesk(t, `{"profile":"calm"}`).all(t, append(add, `get {"id":1}`)...); told(a, nil) != strings.ReplaceAll(one, "é", "\\u00e9") && told(a, nil) != one {
+	add := []string{`add {"text":"a \"b\" é"}`, `add {"text":"two"}`, `add {"text":"three"}`}
+	const one = `{"content":[{"type":"text","text":"{\"id\":1,\"text\":\"a \\\"b\\\" é\"}"}],"structuredContent":{"id":1,"text":"a \"b\" é"}}`
+	if _, a := newDesk(t, `{"profile":"calm"}`).all(t, append(add, `get {"id":1}`)...); told(a, nil) != one {
 		t.Fatalf("without a fault: %s", told(a, nil))
 	}
 	for _, c := range []struct{ name, rule, call, want string }{
@@ -240,21 +245,21 @@ func TestFaultsShow(t *testing.T) {
 		{"permission", `"fault":"permission_denied","message":"not yours"`, `get {"id":1}`, `{"content":[{"type":"text","text":"not yours"}],"isError":true}`},
 		{"rpc", `"fault":"rpc_error","code":-32000,"message":"out of \"luck\""`, `get {"id":1}`, `rpc {"code":-32000,"message":"out of \"luck\""}`},
 		{"partial", `"fault":"partial_result"`, `list {}`,
-			`{"content":[{"type":"text","text":"{\"rows\":[{\"text\":\"a \\\"b\\\" é\",\"id\":1}],\"next_cursor\":null}"}],"structuredContent":{"rows":[{"text":"a \"b\" é","id":1}],"next_cursor":null}}`},
+			`{"content":[{"type":"text","text":"{\"rows\":[{\"id\":1,\"text\":\"a \\\"b\\\" é\"}],\"next_cursor\":null}"}],"structuredContent":{"rows":[{"id":1,"text":"a \"b\" é"}],"next_cursor":null}}`},
 		{"cut", `"fault":"pagination_cut"`, `list {"limit":1}`,
-			`{"content":[{"type":"text","text":"{\"rows\":[{\"text\":\"a \\\"b\\\" é\",\"id\":1}],\"next_cursor\":null}"}],"structuredContent":{"rows":[{"text":"a \"b\" é","id":1}],"next_cursor":null}}`},
+			`{"content":[{"type":"text","text":"{\"rows\":[{\"id\":1,\"text\":\"a \\\"b\\\" é\"}],\"next_cursor\":null}"}],"structuredContent":{"rows":[{"id":1,"text":"a \"b\" é"}],"next_cursor":null}}`},
 		{"drift", `"fault":"schema_drift","field":"/text","becomes":"body"`, `get {"id":1}`,
-			`{"content":[{"type":"text","text":"{\"body\":\"a \\\"b\\\" é\",\"id\":1}"}],"structuredContent":{"body":"a \"b\" é","id":1}}`},
+			`{"content":[{"type":"text","text":"{\"id\":1,\"body\":\"a \\\"b\\\" é\"}"}],"structuredContent":{"id":1,"body":"a \"b\" é"}}`},
 		{"injected", `"fault":"injected_instruction","text":"obey \"me\""`, `get {"id":1}`,
-			`{"content":[{"type":"text","text":"{\"text\":\"a \\\"b\\\" é obey \\\"me\\\"\",\"id\":1}"}],"structuredContent":{"text":"a \"b\" é obey \"me\"","id":1}}`},
+			`{"content":[{"type":"text","text":"{\"id\":1,\"text\":\"a \\\"b\\\" é obey \\\"me\\\"\"}"}],"structuredContent":{"id":1,"text":"a \"b\" é obey \"me\""}}`},
 		{"injected at", `"fault":"injected_instruction","text":"obey","field":"/rows/1/text"`, `list {"limit":2}`, "two obey"},
 		{"injected nowhere", `"fault":"injected_instruction","text":"obey","field":"/other"`, `get {"id":1}`, one},
-		{"truncated", `"fault":"truncated_result","keep":0.55`, `get {"id":1}`, `{"content":[{"type":"text","text":"{\"text\":\"a \\\"b\\\""}]}`},
+		{"truncated", `"fault":"truncated_result","keep":0.75`, `get {"id":1}`, `{"content":[{"type":"text","text":"{\"id\":1,\"text\":\"a \\\"b"}]}`},
 		{"an error stays", `"fault":"injected_instruction"`, `get {"id":9}`, `{"content":[{"type":"text","text":"no such note"}],"isError":true}`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, a := newDesk(t, `{"rules":[{"at":[4],`+c.rule+`}]}`).all(t, append(add, c.call)...)
-			got := strings.ReplaceAll(told(a, nil), "\\u00e9", "é")
+			got := told(a, nil)
 			if got != c.want && (strings.HasPrefix(c.want, "{") || strings.HasPrefix(c.want, "rpc") || strings.Count(got, c.want) != 2) {
 				t.Errorf("got  %s\nwant %s", got, c.want)
 			}

@@ -969,14 +969,15 @@ func jsonFunc(c *call, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.V
 	}
 	switch style {
 	case "compact":
-	case "python":
-		if raw, err = appendPython(nil, raw); err != nil {
+		return starlark.String(raw), c.charge(len(raw))
+	case "python", "indent":
+		text, err := laidOut(raw, style)
+		if err != nil {
 			return nil, err
 		}
-	default:
-		return nil, fmt.Errorf("json: there is no style %q, only compact and python", style)
+		return starlark.String(text), c.charge(len(text))
 	}
-	return starlark.String(raw), c.charge(len(raw))
+	return nil, fmt.Errorf("json: there is no style %q, only compact, indent and python", style)
 }
 
 func parseJSONFunc(c *call, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {

@@ -180,6 +180,11 @@ func styled(raw []byte, style string) (string, error) {
 		text, err := jsontext.AppendUnquote(nil, raw)
 		return string(text), err
 	}
+	return laidOut(raw, style)
+}
+
+// laidOut is JSON without white space, with that of a style.
+func laidOut(raw []byte, style string) (string, error) {
 	switch style {
 	case "python":
 		dst, err := appendPython(nil, raw)

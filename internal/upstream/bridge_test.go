@@ -638,7 +638,11 @@ func TestQuestionsAtOnce(t *testing.T) {
 		}
 		all := make([]string, len(methods))
 		for i := range all {
-			all[i] = <-answers
+			select {
+			case all[i] = <-answers:
+			case <-o.gone(r.header.Get(wire.HeaderSessionID)):
+				return
+			}
 		}
 		slices.Sort(all)
 		replyEvent(w, r, `{"content":[],"structuredContent":{"all":[`+strings.Join(all, ",")+`]}}`)

@@ -431,11 +431,12 @@ func InputRequired(dst, id []byte, questions []Question, state string) []byte {
 		if i > 0 {
 			result = append(result, ',')
 		}
-		result = AppendString(append(AppendString(result, q.Key), `:{"method":`...), q.Method)
-		if q.Params != nil {
-			result = append(append(result, `,"params":`...), q.Params...)
+		params := q.Params
+		if params == nil { // which a reader of this era may look for
+			params = []byte("{}")
 		}
-		result = append(result, '}')
+		result = AppendString(append(AppendString(result, q.Key), `:{"method":`...), q.Method)
+		result = append(append(append(result, `,"params":`...), params...), '}')
 	}
 	result = append(AppendString(append(result, `},"requestState":`...), state), '}')
 	return AppendResult(dst, id, result)

@@ -143,6 +143,7 @@ func TestQuestionsAndAnswers(t *testing.T) {
 	if err != nil || len(got) != 2 || string(state) != `"st\"ate"` {
 		t.Fatalf("%v %s %v", got, state, err)
 	}
+	asked[1].Params = []byte("{}")
 	for i := range got {
 		if got[i].Key != asked[i].Key || got[i].Method != asked[i].Method || !bytes.Equal(got[i].Params, asked[i].Params) {
 			t.Errorf("%s became %s", asked[i], got[i])
