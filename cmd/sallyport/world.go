@@ -15,7 +15,6 @@ import (
 	"sallyport"
 	"sallyport/internal/api"
 	"sallyport/internal/app"
-	"sallyport/internal/cassette"
 	"sallyport/internal/control"
 	"sallyport/internal/draft"
 )
@@ -156,8 +155,8 @@ func worldSealCommand() *cobra.Command {
 // showRecording prints what became of a recording; a value that should be gone is a
 // failure of its own.
 func showRecording(c *cobra.Command, r *app.Recording, err error) error {
-	var leak *cassette.Leak
-	if err != nil && !errors.As(err, &leak) {
+	var leaks *app.Leaks
+	if err != nil && !errors.As(err, &leaks) {
 		return err
 	}
 	shown := show(c, r, func(p *paper) {
@@ -165,10 +164,7 @@ func showRecording(c *cobra.Command, r *app.Recording, err error) error {
 		if !r.Sealed {
 			state = "NOT sealed"
 		}
-		p.fields("file", r.File, "state", state, "calls", fmt.Sprint(r.Calls))
-		if s := r.Sealing; s != nil {
-			p.fields("looked for", app.Count(s.Originals, "replaced value"))
-		}
+		p.fields("file", r.File, "state", state, "calls", fmt.Sprint(r.Calls), "searched for", app.Count(r.Searched, "value"))
 		if len(r.Replaced) > 0 {
 			t := columns("CLASS", "REPLACED>")
 			for _, class := range sortedKeys(r.Replaced) {
@@ -183,7 +179,7 @@ func showRecording(c *cobra.Command, r *app.Recording, err error) error {
 				if h.Canary {
 					what = "a canary"
 				}
-				t.row(fmt.Sprint(h.Line), h.Pointer, fmt.Sprint(h.Length), h.Encoding.String(), what)
+				t.row(fmt.Sprint(h.Line), h.Pointer, fmt.Sprint(h.Bytes), h.Written, what)
 			}
 			p.table(t)
 		}
@@ -191,7 +187,7 @@ func showRecording(c *cobra.Command, r *app.Recording, err error) error {
 	if shown != nil {
 		return shown
 	}
-	if leak != nil {
+	if leaks != nil {
 		return failure{err, exitUnproven}
 	}
 	return nil

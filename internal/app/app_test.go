@@ -99,7 +99,8 @@ func TestDemoShowsEverything(t *testing.T) {
 	if err := d.Play(t.Context(), &out); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"ok      find_customer", "Refused (denied)", "Refused (invalid_arguments)", "Refused (halted)", "Halt of agent support: confirmed"} {
+	for _, want := range []string{"ok      find_customer", "Refused (denied)", "Refused (invalid_arguments)", "Refused (halted)", "Halt of agent support: confirmed",
+		"in sandbox", "40 EUR. At the live payments server: 395 EUR before, 395 EUR after", "in production", "40 EUR. At the live payments server: 395 EUR before, 435 EUR after"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the demo does not show %q:\n%s", want, &out)
 		}

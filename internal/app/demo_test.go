@@ -51,11 +51,11 @@ func startOpenDemo(t *testing.T, files map[string]string) *Demo {
 func inventory(t *testing.T) map[string]string {
 	t.Helper()
 	company := demo.New()
-	ask := func(server, tool, id string, to any) bool {
+	ask := func(server, tool, args string, to any) bool {
 		t.Helper()
 		s := httptest.NewServer(company.Handler(server))
 		defer s.Close()
-		m, err := call(s.URL, company.Token(server), tool, id)
+		m, err := call(s.URL, company.Token(server), tool, args)
 		if err != nil {
 			t.Fatal(err)
 		}

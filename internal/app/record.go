@@ -58,14 +58,47 @@ type RecordOptions struct {
 type Recording struct {
 	File     string               `json:"file"`
 	Upstream sallyport.UpstreamID `json:"upstream"`
-	Stage    sallyport.Stage      `json:"stage"`
+	Stage    sallyport.Stage      `json:"stage,omitzero"`
 	Calls    int                  `json:"calls"`
 	Replaced map[string]int       `json:"replaced"` // values, by class
 	Dropped  map[string]int       `json:"dropped,omitempty"`
 	Sealed   bool                 `json:"sealed"`
-	Sealing  *cassette.Sealing    `json:"sealing,omitempty"`
+	// Searched are the different values that were looked for in it; nobody looks for
+	// those of less than four bytes, which are Unsearched.
+	Searched   int `json:"searched"`
+	Unsearched int `json:"unsearched"`
 	// Hits are where values stand that should be gone: it is then not sealed.
-	Hits []cassette.Hit `json:"hits,omitempty"`
+	Hits []RecordingHit `json:"hits,omitempty"`
+}
+
+// RecordingHit is where in a recording a value stands that should be gone.
+type RecordingHit struct {
+	Line    int    `json:"line"`
+	Pointer string `json:"pointer"`
+	Written string `json:"written"` // plain, or in which encoding
+	Bytes   int    `json:"bytes"`
+	Canary  bool   `json:"canary"` // it was planted
+}
+
+// Leaks says that values stand in a recording that should be gone.
+type Leaks struct{ Hits []RecordingHit }
+
+func (l *Leaks) Error() string {
+	h := l.Hits[0]
+	what := "a value that was replaced elsewhere"
+	if h.Canary {
+		what = "a canary"
+	}
+	return fmt.Sprintf("line %d, %s: %s of %d bytes is there, %s, and in %s in all; declare a data class (x-data-class) for that place and record again",
+		h.Line, h.Pointer, what, h.Bytes, h.Written, Count(len(l.Hits), "place"))
+}
+
+func hitsOf(found []cassette.Hit) []RecordingHit {
+	hits := make([]RecordingHit, len(found))
+	for i, h := range found {
+		hits[i] = RecordingHit{h.Line, h.Pointer, h.Encoding.String(), h.Length, h.Canary}
+	}
+	return hits
 }
 
 // recorder stands between clients and an upstream. It is an [agentside.Gateway] without
@@ -112,8 +145,7 @@ func recorderNote(out string) string { return out + ".recorder" }
 
 // Record serves an upstream to clients that know nothing of it, and writes down what
 // they call, until ctx ends, the client over stdio goes, or somebody seals it. The
-// error is a *cassette.Leak, with which the report comes too, where sealing was
-// refused.
+// error is *Leaks, with which the report comes too, where sealing was refused.
 func Record(ctx context.Context, o RecordOptions) (*Recording, error) {
 	r, err := newRecorder(ctx, o)
 	if err != nil {
@@ -355,10 +387,11 @@ func (r *recorder) seal() (*Recording, error) {
 		return out, err
 	}
 	sealed, sealing, err := cassette.Seal(recorded, r.writer.Originals(), canaries)
-	out.Sealing = &sealing
+	out.Searched, out.Unsearched = sealing.Originals, sealing.Unsearched
 	var leak *cassette.Leak
 	if errors.As(err, &leak) {
-		out.Hits = leak.Hits
+		out.Hits = hitsOf(leak.Hits)
+		return out, &Leaks{out.Hits}
 	}
 	if err != nil {
 		return out, err
@@ -395,10 +428,10 @@ func SealRecording(ctx context.Context, file string, canaries [][]byte) (*Record
 		return nil, sallyport.Refuse(sallyport.Conflict, file+" was left unsealed by its recorder, and what was replaced in it was known to that program alone", "record again; a recording is sealed when its recorder ends")
 	}
 	out := &Recording{File: file, Upstream: c.Header.Upstream, Calls: len(c.Calls), Replaced: map[string]int{}, Sealed: true}
-	out.Hits, err = cassette.Search(data, canaries)
-	if len(out.Hits) > 0 {
-		out.Sealed = false
-		return out, &cassette.Leak{Hits: out.Hits, Total: len(out.Hits)}
+	found, err := cassette.Search(data, canaries)
+	if out.Searched = len(canaries); err == nil && len(found) > 0 {
+		out.Hits = hitsOf(found)
+		return out, &Leaks{out.Hits}
 	}
 	return out, err
 }
@@ -425,7 +458,7 @@ func askRecorder(ctx context.Context, file, url string, canaries [][]byte) (*Rec
 	}
 	switch {
 	case len(answer.Hits) > 0:
-		return answer.Recording, &cassette.Leak{Hits: answer.Hits, Total: len(answer.Hits)}
+		return answer.Recording, &Leaks{answer.Hits}
 	case answer.Error != "":
 		return answer.Recording, errors.New(answer.Error)
 	}

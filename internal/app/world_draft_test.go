@@ -194,8 +194,9 @@ func (s *twinned) upstream(t *testing.T, dir, node, packages, root string, real 
 	write(t, filepath.Join(dir, "upstreams", s.name+".yaml"), text)
 }
 
-// calledOn makes the calls of a session and returns their results as they came.
-func calledOn(ctx context.Context, t *testing.T, url, token string, calls []toolCalled) []json.RawMessage {
+// calledOn makes the calls of a session and returns their results as they came. After is
+// called when each has been answered.
+func calledOn(ctx context.Context, t *testing.T, url, token string, calls []toolCalled, after func(made int)) []json.RawMessage {
 	t.Helper()
 	keeper := &resultKeeper{token: token}
 	client := mcp.NewClient(&mcp.Implementation{Name: "unchanged", Version: "1"}, nil)
@@ -214,6 +215,7 @@ func calledOn(ctx context.Context, t *testing.T, url, token string, calls []tool
 			t.Fatal(err)
 		}
 		out = append(out, raw)
+		after(len(out))
 	}
 	if err := session.Close(); err != nil {
 		t.Fatal(err)
@@ -333,7 +335,12 @@ func TestTwins(t *testing.T) {
 		case err := <-done:
 			t.Fatal(err)
 		}
-		results = calledOn(ctx, t, url, "", s.session(t, part, root))
+		results = calledOn(ctx, t, url, "", s.session(t, part, root), func(made int) {
+			// What was answered is in the file.
+			if text, err := os.ReadFile(file); err != nil || bytes.Count(text, []byte("\n")) != made+1 {
+				t.Fatalf("%d calls are answered, and the recording is %q, %v", made, text, err)
+			}
+		})
 		sealed, err := app.SealRecording(ctx, file, [][]byte{[]byte("a planted canary")})
 		if err != nil || !sealed.Sealed || sealed.Calls != len(results) {
 			t.Fatalf("%+v, %v", sealed, err)
@@ -443,7 +450,7 @@ func TestTwins(t *testing.T) {
 			t.Fatal(err)
 		}
 		calls := s.session(t, "exam", roots[s.name])
-		got := calledOn(ctx, t, a.URL+"/mcp", key.Secret, calls)
+		got := calledOn(ctx, t, a.URL+"/mcp", key.Secret, calls, func(int) {})
 		for i, c := range calls {
 			if slices.Contains(s.rest, c.tool) {
 				continue // a recording answers, of another time
@@ -511,4 +518,3 @@ func (s *twinned) card(t *testing.T, ctx context.Context, dir, what, file string
 	}
 	return card
 }
-

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 
@@ -138,8 +140,15 @@ func encoded(n *yaml.Node) ([]string, error) {
 	return strings.Split(strings.TrimRight(b.String(), "\n"), "\n"), e.Close()
 }
 
-// comment breaks a text into lines of a comment.
+// comment breaks a text into lines of a comment. Servers choose what some of it says:
+// nothing of that leads out of the line.
 func comment(indent int, text string) []string {
+	text = strings.Map(func(r rune) rune {
+		if r == ' ' || unicode.IsPrint(r) && r != utf8.RuneError {
+			return r
+		}
+		return '?'
+	}, text)
 	lead := strings.Repeat(" ", indent) + "# "
 	var out []string
 	line := lead

@@ -217,7 +217,7 @@ func (s *sample) spread() []int64 {
 		from, to = from*most, to*most
 		in := 0.0
 		for i := int(from); i < len(counts) && float64(i) < to; i++ {
-			in += float64(counts[i]) * (min(to, float64(i+1)) - max(from, float64(i)))
+			in += float64(float64(counts[i]) * (min(to, float64(i+1)) - max(from, float64(i)))) // not fused
 		}
 		out[b] = int64(math.Round(in / total * million))
 	}

@@ -343,6 +343,7 @@ func FuzzBridge(f *testing.F) {
 	for _, seed := range []string{
 		`{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"x","arguments":{"a":1.0},"_meta":{"progressToken":1}}}`,
 		`{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"requestState":"s","inputResponses":{"a":{}},"_meta":{"io.modelcontextprotocol/clientCapabilities":{}}}}`,
+		`{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"inputResponses":{"a":{"r\u006fots":[]}},"_meta":{"io.modelcontextprotocol/clientCapabilities":{"b":1.0 ,"roots" :{"listChanged":true,"c":{}}}}}}`,
 		` {"jsonrpc":"2.0","id":"\u0041","method":"resources/list"}`,
 		`{"jsonrpc":"2.0","id":1,"result":{"resultType":"input_required","inputRequests":{"a":{"method":"elicitation/create","params":{}}},"requestState":"s"}}`,
 		`{"jsonrpc":"2.0","id":1,"result":{"contents":[],"ttlMs":0 , "_meta":{ }}}`,
@@ -369,7 +370,19 @@ func FuzzBridge(f *testing.F) {
 		case Request:
 			same(RequestToStateless(&m, caller))
 			same(RequestToSessions(&m))
+			for _, roots := range []bool{false, true} {
+				out, err := Offering(&m, roots)
+				same(out, err)
+				if told := CanBeAsked(out.ClientCapabilities.Of(out.Raw), MethodRootsList); err == nil && told && !roots {
+					t.Errorf("%s became %s", raw, out.Raw)
+				}
+			}
 			answers, state, _, err := Retry(&m)
+			for _, a := range answers {
+				if _, err := Forms(a.Value); err != nil {
+					t.Errorf("%s: an answer that cannot be read: %v", raw, err)
+				}
+			}
 			if err == nil && m.Params.Present() {
 				again, err := WithInput(&m, answers, AppendString(nil, state))
 				if err != nil {
