@@ -186,13 +186,13 @@ func TestRevokedKeyAndClosedRunStopAtOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m, err := call(d.App.URL, made.Secret, "list_payments", `{"customer":"cus_0001"}`); err != nil || m.IsError {
+	if m, err := call(d.App.URL, made.Secret, "list_payments", `{"customer":"cus_0412"}`); err != nil || m.IsError {
 		t.Fatalf("%v %v", m, err)
 	}
 	if err := d.App.Control.RevokeKey(t.Context(), d.Person, made.Key.ID, "test"); err != nil {
 		t.Fatal(err)
 	}
-	if m, err := call(d.App.URL, made.Secret, "list_payments", `{"customer":"cus_0001"}`); err != nil || !m.Error.Present() {
+	if m, err := call(d.App.URL, made.Secret, "list_payments", `{"customer":"cus_0412"}`); err != nil || !m.Error.Present() {
 		t.Errorf("a revoked key made a call: %s", m.Raw)
 	}
 }

@@ -244,7 +244,7 @@ func TestReplacedStore(t *testing.T) {
 		if err := os.WriteFile(kept, e.kept, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		c := &town{t: t, program: program}
+		c := &town{t: t, at: here, program: program}
 		c.run(0, "audit", "verify", "--dir", x.dir)
 		if said := c.run(7, "audit", "verify", "--dir", x.dir, "--against", kept); !strings.Contains(said, "replaced") {
 			t.Error(said)
@@ -318,7 +318,7 @@ func (e *evidence) rewrite(tx *sql.Tx, other func(bodies [][]byte) [][]byte, sig
 // of its own, and has the program verify the file.
 func TestTamperedExport(t *testing.T) {
 	e := gather(t)
-	c := &town{t: t, program: program(t)}
+	c := &town{t: t, at: here, program: program(t)}
 	export := []byte(c.run(0, "audit", "export", "--dir", e.dir))
 	file := filepath.Join(t.TempDir(), "export")
 	verify := func(t rapid.TB, b []byte) *audit.Report {
@@ -389,7 +389,7 @@ func TestStateWithoutRecord(t *testing.T) {
 	// The command sees the same.
 	x := e.copied(t, t.TempDir())
 	x.change(t, statements(`INSERT INTO persons (id, roles) VALUES ('eve@example.com', 'admin')`))
-	c := &town{t: t, program: program(t)}
+	c := &town{t: t, at: here, program: program(t)}
 	if said := c.run(7, "audit", "verify", "--dir", x.dir); !strings.Contains(said, "unfounded") {
 		t.Error(said)
 	}

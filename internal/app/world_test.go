@@ -2,12 +2,16 @@ package app_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/modelcontextprotocol/go-sdk/mcp"
 
 	"sallyport"
 	"sallyport/internal/app"
@@ -53,7 +57,7 @@ func TestVerifyAligns(t *testing.T) {
 		status string
 		same   int
 		effect float64
-	}{{"open", 4, 1}, {"new", 1, 0}} {
+	}{{"open", 5, 1}, {"new", 1, 0}} {
 		dir := t.TempDir()
 		write(t, filepath.Join(dir, "worlds", "desk.yaml"), `world: desk
 cassettes: [desk.jsonl]
@@ -78,6 +82,8 @@ tools:
 			{Tool: "look", Arguments: []byte(`{"id":"t_00000017"}`), Result: result(row), Access: sallyport.Read},
 			{Tool: "look", Arguments: []byte(`{"id":"t_1"}`), Result: []byte(`{"content":[{"type":"text","text":"no such ticket"}],"isError":true}`), Access: sallyport.Read},
 			{Tool: "look", Arguments: []byte(`{"id":"t_00000017"}`), Result: result(row), Access: sallyport.Read},
+			// Nobody ever names this one.
+			{Tool: "make", Arguments: []byte(`{"title":"desk"}`), Result: result(`{"title":"desk","status":"open","id":"t_00000023"}`), Access: sallyport.Changing},
 		} {
 			if err := w.Append(r); err != nil {
 				t.Fatal(err)
@@ -91,7 +97,7 @@ tools:
 		if card.Total.Same != c.same || card.Total.Effect != c.effect || card.Total.Observed != 1 || card.Evidence || card.Recordings[0].Age != 1.5 {
 			t.Errorf("status %s: %+v of %+v, first %+v", c.status, card.Total, card.Recordings, card.Total.First)
 		}
-		if c.same < 4 && (card.Total.First == nil || !strings.Contains(card.Total.First.Recorded, "open") || !strings.Contains(card.Total.First.Got, "new")) {
+		if c.same < 5 && (card.Total.First == nil || !strings.Contains(card.Total.First.Recorded, "open") || !strings.Contains(card.Total.First.Got, "new")) {
 			t.Errorf("the first difference: %+v", card.Total.First)
 		}
 	}
@@ -133,5 +139,91 @@ func TestRecordRefuses(t *testing.T) {
 	}
 	if _, err := os.Stat(o.Out); !os.IsNotExist(err) {
 		t.Errorf("a file was written: %v", err)
+	}
+}
+
+// TestRecordStops: a halt stops what is recorded, the address alone lets nobody in, and
+// what was recorded until the end is sealed.
+func TestRecordStops(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "sallyport.yaml"), "listen: 127.0.0.1:0\n")
+	write(t, filepath.Join(dir, "upstreams", "gopher.yaml"), "upstream: gopher\nstages:\n  sandbox: {binding: simulate}\n  staging: {binding: live, url: \""+serveGo(t)+"\"}\n")
+	pins, err := app.ProbePins(t.Context(), dir, "gopher", sallyport.Staging)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := pins.Write(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ready, done := make(chan string, 1), make(chan error, 1)
+	out := filepath.Join(dir, "gopher.jsonl")
+	var report *app.Recording
+	go func() {
+		var err error
+		report, err = app.Record(ctx, app.RecordOptions{
+			Dir: dir, Upstream: "gopher", Stage: sallyport.Staging, Out: out, Domain: "default",
+			Begin: func(context.Context) error { return nil },
+			Permitted: func(_ context.Context, tool string) error {
+				if tool == "fail" {
+					return sallyport.Refuse(sallyport.Halted, "halted: tool gopher/fail", "")
+				}
+				return nil
+			},
+			Ready: func(url string) { ready <- url },
+		})
+		done <- err
+	}()
+	var url string
+	select {
+	case url = <-ready:
+	case err := <-done:
+		t.Fatal(err)
+	}
+	for _, wrong := range []string{strings.TrimSuffix(url, "/mcp"), url[:strings.Index(url[8:], "/")+8] + "/mcp", strings.Replace(url, "127.0.0.1", "localhost", 1) + "x"} {
+		res, err := http.Post(wrong, "application/json", strings.NewReader(`{"jsonrpc":"2.0","id":1,"method":"ping"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != http.StatusNotFound && res.StatusCode != http.StatusMethodNotAllowed {
+			t.Errorf("%s lets in: %s", wrong, res.Status)
+		}
+	}
+	if info, err := os.Stat(out + ".recorder"); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the file that says where the recorder is: %v, %v", info, err)
+	}
+	client := mcp.NewClient(&mcp.Implementation{Name: "unchanged", Version: "1"}, nil)
+	session, err := client.Connect(t.Context(), &mcp.StreamableClientTransport{Endpoint: url, DisableStandaloneSSE: true}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := json.RawMessage(`{"small":0.1,"text":"write to ada@example.com"}`)
+	if res, err := session.CallTool(t.Context(), &mcp.CallToolParams{Name: "exact", Arguments: args}); err != nil || res.IsError {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	if res, err := session.CallTool(t.Context(), &mcp.CallToolParams{Name: "fail", Arguments: json.RawMessage(`{}`)}); err == nil && !res.IsError {
+		t.Errorf("a halt is passed over: %+v", res)
+	}
+	if text, err := os.ReadFile(out); err != nil || strings.Count(string(text), "\n") != 2 || strings.Contains(string(text), "ada@example.com") {
+		t.Errorf("the recording is %q, %v", text, err)
+	}
+	if err := session.Close(); err != nil {
+		t.Error(err)
+	}
+	stop()
+	if err := <-done; err != nil || !report.Sealed || report.Calls != 1 || report.Replaced["email"] == 0 {
+		t.Fatalf("%+v, %v", report, err)
+	}
+	data, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := cassette.Parse(data, cassette.Limits{})
+	if err != nil || c.Evidence() != nil || c.Calls[0].Access != sallyport.Changing {
+		t.Errorf("%+v, %v", c, err)
+	}
+	if _, err := os.Stat(out + ".recorder"); !os.IsNotExist(err) {
+		t.Errorf("the recorder's file is left: %v", err)
 	}
 }

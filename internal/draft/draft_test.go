@@ -329,6 +329,46 @@ tools:
 	}
 }
 
+// TestPartly: a rule that answers some of what was recorded, and not all, is not live.
+func TestPartly(t *testing.T) {
+	s := newSystem(t, strings.Replace(desk, "get_ticket: {get: tickets, key: args.id, missing: no such ticket}",
+		`get_ticket: {return: 'tables.tickets[args.id] if args.id != 2 else fail("ticket 2 is locked")'}`, 1), deskFiles, deskTools)
+	recorded := session(t, s.world, call{"list_tickets", `{}`}, call{"get_ticket", `{"id":1}`}, call{"get_ticket", `{"id":2}`}, call{"get_ticket", `{"id":3}`})
+	d := drafted(t, s, draft.Input{Sessions: []draft.Session{recorded}})
+	if f := find(d, "tool", "get_ticket"); f.Kept || f.Agreed != 2 || f.Calls != 3 {
+		t.Errorf("%+v\n%s", f, d.Text)
+	}
+}
+
+// TestBehind: what a read shows after a change that no rule makes says nothing against
+// the read's rule.
+func TestBehind(t *testing.T) {
+	s := newSystem(t, strings.Replace(desk, "update_ticket: {patch: tickets, key: args.id, missing: no such ticket}",
+		`update_ticket: {patch: tickets, key: args.id, set: {owner: '"nobody"'}, return: {n: len(tables.tickets)}}`, 1), deskFiles, deskTools)
+	calls := []call{{"list_tickets", `{}`}, {"get_ticket", `{"id":1}`}, {"get_ticket", `{"id":3}`}, {"update_ticket", `{"id":1,"status":"closed"}`},
+		{"get_ticket", `{"id":1}`}, {"list_tickets", `{}`}, {"list_tickets", `{"status":"open"}`}}
+	d := drafted(t, s, draft.Input{Sessions: []draft.Session{session(t, s.world, calls...)}})
+	if f := find(d, "tool", "update_ticket"); f.Kept {
+		t.Errorf("%+v\n%s", f, d.Text)
+	}
+	if f := find(d, "tool", "get_ticket"); !f.Kept || f.Agreed != 2 || f.Calls != 3 {
+		t.Errorf("%+v\n%s", f, d.Text)
+	}
+	s.compare(t, d, call{"get_ticket", `{"id":2}`}, call{"list_tickets", `{"status":"closed"}`})
+}
+
+// TestAnnotated: a name that an annotation contradicts is believed less.
+func TestAnnotated(t *testing.T) {
+	plain := newSystem(t, desk, deskFiles, deskTools)
+	odd := newSystem(t, desk, deskFiles, strings.Replace(deskTools, `"required":["id"]},"annotations":{"readOnlyHint":false},`, `"required":["id"]},"annotations":{"readOnlyHint":true},`, 1))
+	of := func(s *system) float64 {
+		return find(drafted(t, s, draft.Input{}), "tool", "update_ticket").Confidence
+	}
+	if a, b := of(plain), of(odd); b >= a/2 {
+		t.Errorf("%v with the annotation of a read, %v without", b, a)
+	}
+}
+
 // TestReferences: what becomes of rows that refer to a deleted one is learned.
 func TestReferences(t *testing.T) {
 	const tools = `[

@@ -126,18 +126,31 @@ func (s *shape) rows() bool { return s.is('[') && s.items.is('{') && len(s.items
 
 // ofSchema reads the part of a JSON Schema that drafts use: types, properties, items,
 // enums, references within the document. What else it says is passed over.
-func ofSchema(root, s *val, depth int) *shape {
-	if depth > 12 || s == nil || s.kind != '{' {
+func ofSchema(root *val) *shape {
+	r := schemaReader{root, mostShapes}
+	return r.shape(root, 0)
+}
+
+// schemaReader reads one schema, which may refer to itself: not more than left shapes.
+type schemaReader struct {
+	root *val
+	left int
+}
+
+const mostShapes = 4000
+
+func (r *schemaReader) shape(s *val, depth int) *shape {
+	if r.left--; depth > 12 || r.left < 0 || s == nil || s.kind != '{' {
 		return &shape{}
 	}
 	if ref := s.member("$ref"); ref != nil {
-		at := root
+		at := r.root
 		for _, step := range strings.Split(strings.TrimPrefix(strings.TrimPrefix(ref.text, "#"), "/"), "/") {
 			if step != "" {
 				at = at.member(strings.NewReplacer("~1", "/", "~0", "~").Replace(step))
 			}
 		}
-		return ofSchema(root, at, depth+1)
+		return r.shape(at, depth+1)
 	}
 	out := &shape{}
 	kinds := map[string]byte{"object": '{', "array": '[', "string": '"', "number": '0', "integer": '0', "boolean": 'b'}
@@ -160,7 +173,7 @@ func ofSchema(root, s *val, depth int) *shape {
 			}
 			if n == 1 {
 				null := out.nullable
-				out = ofSchema(root, one, depth+1)
+				out = r.shape(one, depth+1)
 				out.nullable = out.nullable || null
 				return out
 			}
@@ -192,13 +205,13 @@ func ofSchema(root, s *val, depth int) *shape {
 		}
 	}
 	if out.kind == '[' {
-		out.items = ofSchema(root, s.member("items"), depth+1)
+		out.items = r.shape(s.member("items"), depth+1)
 	}
 	if p := s.member("properties"); out.kind == '{' && p != nil {
 		required := s.member("required")
 		for i, name := range p.names {
-			must := required != nil && slices.ContainsFunc(required.items, func(r *val) bool { return r.text == name })
-			out.members = append(out.members, member{name, ofSchema(root, p.items[i], depth+1), must})
+			must := required != nil && slices.ContainsFunc(required.items, func(v *val) bool { return v.text == name })
+			out.members = append(out.members, member{name, r.shape(p.items[i], depth+1), must})
 		}
 	}
 	return out
@@ -302,9 +315,9 @@ func readTool(def *sallyport.Tool) (*tool, error) {
 	}
 	t.verb, t.noun = verbOf(split(t.name))
 	in := whole.member("inputSchema")
-	t.in = ofSchema(in, in, 0)
+	t.in = ofSchema(in)
 	if out := whole.member("outputSchema"); out != nil {
-		t.out, t.schema = ofSchema(out, out, 0), true
+		t.out, t.schema = ofSchema(out), true
 	}
 	// One that finds one.
 	if n := len(t.noun); t.verb == list && t.out.is('{') && n > 0 && singular(t.noun[n-1]) == t.noun[n-1] &&

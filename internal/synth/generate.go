@@ -20,8 +20,11 @@ import (
 // MostRows is how many rows one table may have.
 const MostRows = 1 << 32
 
-// mostElements is how long a list gets at most.
+// mostElements is how many elements the lists of a row have together at most.
 const mostElements = 10_000
+
+// longRow is how many bytes a row has when its lists end.
+const longRow = 256 << 10
 
 // Generator makes rows. It may be used by one goroutine at a time.
 type Generator struct {
@@ -29,6 +32,7 @@ type Generator struct {
 	tables map[string]*tablePlan
 	scan   *detect.Scanner
 	room   []detect.Finding
+	left   int // elements that lists of this row may still have
 }
 
 // Row is one row: its JSON, and its key, as JSON, where that is outside of rows. Both
@@ -403,6 +407,7 @@ func (g *Generator) Rows(table string) iter.Seq[Row] {
 		}
 		var r Row
 		for n := range t.rows {
+			g.left = mostElements
 			r.JSON, r.Key = append(r.JSON[:0], '{'), r.Key[:0]
 			for _, f := range t.fields {
 				if t.KeyOutside && slices.Contains(t.Key, f.name) {
@@ -495,6 +500,10 @@ func (g *Generator) value(dst []byte, f *fieldPlan, n, at uint64) []byte {
 		dst = append(dst, '[')
 		if f.items != nil && len(f.shape.Ranges) > 0 {
 			for i := range uint64(min(max(0, whole(&d, f.shape.Ranges)), mostElements)) {
+				if g.left == 0 || len(dst) > longRow {
+					break
+				}
+				g.left--
 				if i > 0 {
 					dst = append(dst, ',')
 				}

@@ -193,10 +193,13 @@ func permute(n, size, key uint64) uint64 {
 	}
 }
 
+// mostCount bounds what shapes count.
+const mostCount = 1 << 50
+
 // Check finds shapes that nothing was learned to: they come from files that people can
 // change.
 func (s *Shape) Check() error {
-	if s == nil || s.Rows < 0 {
+	if s == nil || s.Rows < 0 || s.Rows > mostCount {
 		return errors.New("a table has no shape")
 	}
 	for name, f := range s.Fields {
@@ -211,8 +214,14 @@ func (f *FieldShape) check(depth int) error {
 	if f == nil || depth > mostNested+1 {
 		return errors.New("there is no shape, or it is nested too deep")
 	}
-	if f.Absent < 0 || f.Null < 0 || f.Distinct < 0 || f.Decimals < 0 || f.Decimals > 9 || len(f.Spread) != 0 && len(f.Spread) != bands {
+	outside := func(n, most int64) bool { return n < 0 || n > most }
+	if outside(f.Absent, million) || outside(f.Null, million) || outside(f.True, million) || outside(f.Distinct, mostCount) || f.Decimals < 0 || f.Decimals > 9 || len(f.Spread) != 0 && len(f.Spread) != bands {
 		return errors.New("a number is out of its range")
+	}
+	for _, share := range f.Spread {
+		if outside(share, million) {
+			return errors.New("a share is out of its range")
+		}
 	}
 	for _, list := range [][]Range{f.Ranges, f.Lengths, f.Words} {
 		for _, r := range list {

@@ -245,7 +245,11 @@ func (g *Generator) text(f *fieldPlan, d *dice, n uint64) []byte {
 		return append(append([]byte(d.of(plainWords)), ' '), d.of(plainWords)...)
 	case len(f.shape.Patterns) > 0:
 		for range 8 {
-			if text := fill(pick(d, f.shape.Patterns), d, nil); g.nobodys(text, f.name) {
+			pattern := pick(d, f.shape.Patterns)
+			if strings.Count(pattern, " ") > 1 && !strings.Contains(pattern, "#") {
+				break // words of our own read better
+			}
+			if text := fill(pattern, d, nil); g.nobodys(text, f.name) {
 				return text
 			}
 		}
