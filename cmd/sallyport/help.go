@@ -90,14 +90,14 @@ func unknownCommand(c *cobra.Command, word string) error {
 	if near := c.SuggestionsFor(word); len(near) > 0 {
 		return usageError{fmt.Errorf("%s; did you mean: %s %s", said, c.CommandPath(), near[0])}
 	}
-	var elsewhere string
+	var elsewhere []string
 	walk(c.Root(), func(other *cobra.Command) {
-		if elsewhere == "" && other.Name() == word && other.IsAvailableCommand() {
-			elsewhere = other.CommandPath()
+		if other.Name() == word && other.IsAvailableCommand() {
+			elsewhere = append(elsewhere, other.CommandPath())
 		}
 	})
-	if elsewhere != "" {
-		return usageError{fmt.Errorf("%s; did you mean: %s", said, elsewhere)}
+	if len(elsewhere) > 0 {
+		return usageError{fmt.Errorf("%s; did you mean: %s", said, strings.Join(elsewhere, " or "))}
 	}
 	return usageError{fmt.Errorf("%s; see them all with: %s --help", said, c.CommandPath())}
 }

@@ -235,7 +235,7 @@ func serveTools() {
 				err = json.Unmarshal(raw, &answers)
 			}
 			if err != nil || answers[m.Params.Name] == nil {
-				fmt.Printf(`{"jsonrpc":"2.0","id":%s,"error":{"code":-32602,"message":"no answer"}}`+"\n", m.ID)
+				fmt.Printf(`{"jsonrpc":"2.0","id":%s,"error":{"code":-32601,"message":"unknown method"}}`+"\n", m.ID)
 				continue
 			}
 			fmt.Printf(`{"jsonrpc":"2.0","id":%s,"result":%s}`+"\n", m.ID, bytes.ReplaceAll(answers[m.Params.Name], []byte("\n"), nil))

@@ -374,6 +374,7 @@ func TestTwins(t *testing.T) {
 				t.Errorf("tools with a drafted rule: %s", diff)
 			}
 			s.golden(t, dir, root)
+			s.card(t, ctx, dir, "the draft in the exam", s.name+"-exam.jsonl")
 			draft := s.card(t, ctx, dir, "the draft", first)
 			for _, f := range draft.Tools {
 				// A rule is live because it agreed; what it could not know is what changes
