@@ -277,7 +277,6 @@ type tool struct {
 	in     *shape
 	out    *shape // nil if nobody knows
 	schema bool   // out is from a schema
-	says   string // the description
 	calls  []*recorded
 	talk   talk
 
@@ -323,9 +322,6 @@ func readTool(def *sallyport.Tool) (*tool, error) {
 	if n := len(t.noun); t.verb == list && t.out.is('{') && n > 0 && singular(t.noun[n-1]) == t.noun[n-1] &&
 		!slices.ContainsFunc(t.out.members, func(m member) bool { return m.shape.rows() }) {
 		t.verb = get
-	}
-	if d := whole.member("description"); d != nil {
-		t.says = d.text
 	}
 	if a := whole.member("annotations"); a != nil {
 		for i, name := range a.names {

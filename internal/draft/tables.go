@@ -19,7 +19,6 @@ type table struct {
 	// a key as files are.
 	value string
 	seeds []*val
-	used  bool
 }
 
 // ref says that a field holds keys of another table.
