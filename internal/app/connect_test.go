@@ -126,7 +126,11 @@ func TestBridge(t *testing.T) {
 			if err := d.App.Close(); err != nil {
 				t.Fatal(err)
 			}
-			want(b.ask(3, wire.MethodToolsCall, call), `"error"`, "connection refused; nothing was sent", `"sent":"no"`)
+			got := b.ask(3, wire.MethodToolsCall, call)
+			if strings.Contains(got, `"sent":"maybe"`) { // on a connection that was kept, and broke under it
+				got = b.ask(30, wire.MethodToolsCall, call)
+			}
+			want(got, `"error"`, "connection refused; nothing was sent", `"sent":"no"`)
 			if d, err = NewDemo(t.Context(), o); err != nil {
 				t.Fatal(err)
 			}

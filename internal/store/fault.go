@@ -74,7 +74,10 @@ func (s *Store) unread(err error) error {
 	if _, ok := errors.AsType[*sallyport.Refusal](err); ok || err == nil {
 		return err
 	}
-	if !gone && !lost(err) && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.As(err, &cut) && s.Ready() == nil {
+	gone = gone || errors.As(err, &cut) || pgconn.SafeToRetry(err) || pgconn.Timeout(err) || // "conn closed", for one
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.DeadlineExceeded) ||
+		errors.Is(err, context.Canceled) // also of whoever waited for the same connection
+	if !gone && !lost(err) && s.Ready() == nil {
 		return err
 	}
 	return sallyport.Refuse(sallyport.NotReady, "the store cannot be read at the moment, so nothing is done", "try again later; halts work all the same: sallyport halt --local on the server's machine")

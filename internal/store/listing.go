@@ -449,7 +449,7 @@ func (s *Store) Reserve(ctx context.Context, a control.Answer) (*control.Answer,
 	there := &control.Answer{Key: a.Key}
 	var at int64
 	if err := s.readers.QueryRowContext(ctx, `SELECT request, status, body, at FROM answers WHERE key = $1`, a.Key).Scan(&there.Request, &there.Status, &there.Body, &at); err != nil {
-		return nil, fmt.Errorf("answer: %w", err)
+		return nil, s.unread(fmt.Errorf("answer: %w", err))
 	}
 	there.At = fromMicros(at)
 	return there, nil

@@ -416,9 +416,9 @@ func (s *Store) World(ctx context.Context, id sallyport.Digest) (*sallyport.Worl
 }
 
 // versionBody is the bytes of a version whose digest is over just them.
-func (s *Store) versionBody(ctx context.Context, kind control.VersionKind, id sallyport.Digest) ([]byte, error) {
-	var body []byte
-	err := s.readers.QueryRowContext(ctx, `SELECT body FROM versions WHERE kind = $1 AND digest = $2`, string(kind), string(id)).Scan(&body)
+func (s *Store) versionBody(ctx context.Context, kind control.VersionKind, id sallyport.Digest) (body []byte, err error) {
+	defer func() { err = s.unread(err) }()
+	err = s.readers.QueryRowContext(ctx, `SELECT body FROM versions WHERE kind = $1 AND digest = $2`, string(kind), string(id)).Scan(&body)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, sallyport.Refuse(sallyport.NoRelease, fmt.Sprintf("no %s %s has been applied", kind, id.Short()), "sallyport apply registers what the project directory says")
 	}
@@ -536,5 +536,5 @@ func (s *Store) Link(ctx context.Context, hash [32]byte) (*control.Link, error) 
 		return nil, sallyport.Refuse(sallyport.Unauthenticated, "the sign-in link is not known", "ask for a new one")
 	}
 	l.Expires = fromMicros(expires)
-	return l, err
+	return l, s.unread(err)
 }
