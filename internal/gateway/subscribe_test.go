@@ -131,8 +131,11 @@ func TestSubscriptionTells(t *testing.T) {
 			{[]string{"a:b/secret", "a:bc", "a:", "z:z", ""}, nil},
 			{slices.Repeat([]string{"a:b/1", "a:b/2"}, 1000), []string{updated("a:b/1"), updated("a:b/2")}},
 		} {
-			if got := k.news("a:b", c.say...); !slices.Equal(got, c.want) {
-				t.Errorf("after %.3q it is told %q", c.say, got)
+			// Equal ones that wait are told once; one that has been told may be told again.
+			got := k.news("a:b", c.say...)
+			told := slices.Compact(slices.Sorted(slices.Values(got)))
+			if !slices.Equal(told, c.want) || len(got) > len(c.say) {
+				t.Errorf("after %d, %.3q, it is told %d times %q", len(c.say), c.say, len(got), told)
 			}
 		}
 		var many []string
