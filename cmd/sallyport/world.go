@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -167,7 +168,7 @@ func showRecording(c *cobra.Command, r *app.Recording, err error) error {
 		p.fields("file", r.File, "state", state, "calls", fmt.Sprint(r.Calls), "searched for", app.Count(r.Searched, "value"))
 		if len(r.Replaced) > 0 {
 			t := columns("CLASS", "REPLACED>")
-			for _, class := range sortedKeys(r.Replaced) {
+			for _, class := range slices.Sorted(maps.Keys(r.Replaced)) {
 				t.row(class, fmt.Sprint(r.Replaced[class]))
 			}
 			p.table(t)
@@ -193,14 +194,6 @@ func showRecording(c *cobra.Command, r *app.Recording, err error) error {
 	return nil
 }
 
-func sortedKeys[V any](m map[string]V) []string {
-	var keys []string
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
-}
 
 func worldInitCommand() *cobra.Command {
 	var o app.DraftOptions
