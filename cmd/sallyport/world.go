@@ -194,7 +194,6 @@ func showRecording(c *cobra.Command, r *app.Recording, err error) error {
 	return nil
 }
 
-
 func worldInitCommand() *cobra.Command {
 	var o app.DraftOptions
 	var from string
