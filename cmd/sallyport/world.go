@@ -360,7 +360,7 @@ func fidelity(p *paper, card *app.Fidelity) {
 		if r.Drift {
 			notes = append(notes, "the upstream has other tools now")
 		}
-		p.fields("recording", r.File, "calls", fmt.Sprint(r.Calls), "age", fmt.Sprintf("%.1f days", r.Age), "but", strings.Join(notes, "; "))
+		p.fields("recording", r.File, "calls", fmt.Sprint(r.Calls), "checked", fmt.Sprintf("%d of %d values", r.Live, r.Leaves), "age", fmt.Sprintf("%.1f days", r.Age), "but", strings.Join(notes, "; "))
 	}
 	table := func(tools []app.ToolFidelity) {
 		t := columns("TOOL", "CALLS>", "ANSWERED>", "SAME>", "STATUS>", "SHAPE>", "VALUE>", "EFFECT>", "FIRST DIFFERENCE")

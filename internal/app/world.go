@@ -356,6 +356,10 @@ type FidelityOf struct {
 	Sealed   bool                 `json:"sealed"`
 	// Drift says that the upstream has other tools now than when it was recorded.
 	Drift bool `json:"drift"`
+	// Of all Leaves that were recorded, Live are those that could not have been another
+	// without anyone noticing: the others are ignored or tolerated by a rule of the world.
+	Leaves int `json:"leaves"`
+	Live   int `json:"live"`
 }
 
 // ToolFidelity is how well one tool is answered. Shares are from 0 to 1.
@@ -474,12 +478,17 @@ func VerifyWorld(ctx context.Context, o VerifyWorldOptions) (*Fidelity, error) {
 				of.Drift = err != nil || now != c.Header.Tools
 			}
 		}
-		out.Recordings = append(out.Recordings, of)
-		out.Evidence = out.Evidence && of.Sealed
 		r, err := newRehearsal(def, files, definitions, o.Seed)
 		if err != nil {
 			return nil, err
 		}
+		asserted, err := cassette.Liveness(c.Cassette, r.rules)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		of.Leaves, of.Live = asserted.Total, asserted.Live
+		out.Recordings = append(out.Recordings, of)
+		out.Evidence = out.Evidence && of.Sealed
 		calls, err := r.play(ctx, c.Cassette)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)

@@ -100,6 +100,20 @@ tools:
 		if c.same < 5 && (card.Total.First == nil || !strings.Contains(card.Total.First.Recorded, "open") || !strings.Contains(card.Total.First.Got, "new")) {
 			t.Errorf("the first difference: %+v", card.Total.First)
 		}
+		// What a rule lets be anything is not counted as checked.
+		all := card.Recordings[0]
+		path := filepath.Join(dir, "worlds", "desk.yaml")
+		text0, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, path, string(text0)+"match: {results: {ignore: [{tool: make, path: /structuredContent/title, why: test}]}}\n")
+		if card, err = app.VerifyWorld(t.Context(), app.VerifyWorldOptions{Dir: dir, Name: "desk", Seed: 3, Now: time.Unix(1_700_000_000, 0)}); err != nil {
+			t.Fatal(err)
+		}
+		if some := card.Recordings[0]; all.Live != all.Leaves || all.Live == 0 || some.Leaves != all.Leaves || some.Live != all.Live-2 {
+			t.Errorf("checked %d of %d, and with a rule %d of %d", all.Live, all.Leaves, some.Live, some.Leaves)
+		}
 	}
 }
 
