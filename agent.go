@@ -67,6 +67,15 @@ type StageConfig struct {
 	Policies []PolicyFile `json:"policies,omitempty"`
 	// ExplicitRuns refuses agent keys: every run must be opened by a host.
 	ExplicitRuns bool `json:"explicit_runs,omitempty"`
+	// Allow are values that arguments may have whoever named them, sorted by name.
+	Allow []AllowList `json:"allow,omitempty"`
+	// Counters are those whose names policies and people know.
+	Counters map[string]Counter `json:"counters,omitempty"`
+	// Suspend says when a run has gone so wrong that it is halted; nil is as its zero
+	// value.
+	Suspend *Suspend `json:"suspend,omitempty"`
+	// Guard is what becomes of content; nil is as its zero value.
+	Guard *Guard `json:"guard,omitempty"`
 }
 
 // RunState is where a run stands.

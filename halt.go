@@ -36,9 +36,12 @@ type Halt struct {
 	Scope   HaltScope `json:"scope"`
 	Subject string    `json:"subject,omitempty"`
 	Reason  string    `json:"reason"`
-	By      string    `json:"by"` // a person, or "signal", "file"
+	By      string    `json:"by"` // a person, or "signal", "file", "conduct"
 	At      time.Time `json:"at"`
 }
+
+// HaltedByConduct is who halts a run for what it does.
+const HaltedByConduct = "conduct"
 
 // Target is what a halt is matched against: one call, as far as it is resolved.
 // An empty field is matched by no halt but a global one.

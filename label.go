@@ -61,6 +61,9 @@ func (c *Confidentiality) UnmarshalText(t []byte) error {
 type Labels struct {
 	Integrity       Integrity       `json:"integrity"`
 	Confidentiality Confidentiality `json:"confidentiality"`
+	// Suspected says that something looked like an instruction to the agent where there
+	// should be none. Whoever knows it is untrusted.
+	Suspected bool `json:"suspected_injection,omitempty"`
 }
 
 // NewLabels are those of a run that has read nothing: it knows what its host
@@ -74,11 +77,12 @@ func (a Labels) Join(b Labels) Labels {
 	return Labels{
 		Integrity:       min(a.Integrity, b.Integrity),
 		Confidentiality: max(a.Confidentiality, b.Confidentiality),
+		Suspected:       a.Suspected || b.Suspected,
 	}
 }
 
 func (a Labels) strict() Labels {
-	if a.Integrity == 0 {
+	if a.Integrity == 0 || a.Suspected {
 		a.Integrity = Untrusted
 	}
 	if a.Confidentiality == 0 {

@@ -24,12 +24,14 @@ var layers = []struct {
 	{"ground", []string{
 		"internal/wire", "internal/schema", "internal/canonical", "internal/openapi", "doc", "internal/detect", "internal/pseudonym",
 	}},
+	{"content", []string{"internal/scrub"}},
 	{"words", []string{"."}},
-	{"judgement", []string{"internal/policy", "internal/audit", "internal/twin", "internal/cassette", "internal/scrub", "internal/draft", "internal/fault", "internal/synth"}},
+	{"judgement", []string{"internal/guard", "internal/policy", "internal/limit", "internal/flow", "internal/audit", "internal/twin", "internal/cassette", "internal/draft", "internal/fault", "internal/synth"}},
+	{"registration", []string{"internal/descriptor"}},
 	{"engines", []string{"internal/gateway", "internal/config", "internal/control", "internal/sandbox"}},
 	{"edges", []string{
 		"internal/agentside", "internal/upstream", "internal/store", "internal/auth", "internal/api",
-		"internal/console", "internal/telemetry", "internal/demo", "internal/stdiobridge", "internal/clients",
+		"internal/console", "internal/telemetry", "internal/notify", "internal/demo", "internal/stdiobridge", "internal/clients",
 	}},
 	{"wiring", []string{"internal/app"}},
 	{"command", []string{"cmd/sallyport"}},
@@ -44,7 +46,7 @@ func isKit(pkg string) bool {
 }
 
 // pure layers decide and describe; they reach for nothing.
-var pure = []string{"words", "judgement"}
+var pure = []string{"content", "words", "judgement", "registration"}
 
 var impure = []string{"os", "net", "log/slog"}
 

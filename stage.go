@@ -32,7 +32,7 @@ func (s *Stage) UnmarshalText(b []byte) error {
 // Binding is how a tool is answered in a stage.
 type Binding uint8
 
-// The bindings. In this version off, simulate and live are served; the others
+// The bindings. In this version off, simulate, shadow and live are served; the others
 // are words that configuration refuses with a reason.
 const (
 	Off Binding = iota + 1

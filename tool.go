@@ -2,6 +2,7 @@ package sallyport
 
 import (
 	"encoding/json"
+	"errors"
 	"strconv"
 	"time"
 )
@@ -118,11 +119,41 @@ type Tool struct {
 	ArgKinds map[string]ArgKind `json:"arg_kinds,omitempty"`
 	// DataClass is the most confidential data its results may hold.
 	DataClass Confidentiality `json:"data_class"`
+	// ArgClasses and ResultClasses are what a person declared of fields: their class of
+	// data, or "keep" for what is not looked at. They are keyed by JSON pointers into the
+	// arguments and into the structured result, in which * is any one step and ** any
+	// number; a result's text that is JSON counts as structured.
+	ArgClasses    map[string]string `json:"arg_classes,omitempty"`
+	ResultClasses map[string]string `json:"result_classes,omitempty"`
+	// Fields are what a person said of leaves of its results, sorted by pointer, and
+	// Format is how its results are written where they are text: "yaml", "text" or, if it
+	// is empty, as JSON if it is some. Both only matter to where values came from.
+	Fields []ResultField `json:"fields,omitempty"`
+	Format string        `json:"format,omitempty"`
 	// Integrity is that of its results: Untrusted unless a person endorsed them.
 	Integrity Integrity `json:"integrity"`
 	// Examples are results by which a schema world answers, in order of
 	// preference: each the "structuredContent" or text of one result.
 	Examples []Example `json:"examples,omitempty"`
+}
+
+// ResultField is what a person said of some leaves of a tool's results. Its words are
+// those of package flow.
+type ResultField struct {
+	Pointer string `json:"pointer"` // "*" stands for any element of a list or member of an object
+	Kind    string `json:"kind"`    // opaque_id, directory_identity, number or free_text
+	// Endorsed is set where what stands there can be believed: only the system writes it.
+	Endorsed bool `json:"endorsed,omitempty"`
+	// Form is what a directory_identity names people by: email, iban, phone or url.
+	Form  string          `json:"form,omitempty"`
+	Class Confidentiality `json:"data_class,omitempty"` // zero is that of the tool
+}
+
+// AllowList is values that people keep for all runs of a stage: a directory, known
+// accounts, hosts that may be linked to.
+type AllowList struct {
+	Name   string         `json:"name"`
+	Values []TrustedValue `json:"values"`
 }
 
 // Text is bytes that must not change: UTF-8 that JSON carries as a string, since
@@ -173,6 +204,9 @@ type StageUpstream struct {
 	// World answers what is simulated; nothing named, the tools' own schemas and
 	// examples do.
 	World WorldRef `json:"world,omitzero"`
+	// Worlds are, of an HTTP API, the names of those that answer for it in any stage. At
+	// these and at its ID its callers by plain HTTP find it in every stage.
+	Worlds []string `json:"worlds,omitempty"`
 	// Deadline ends a call to this upstream; MaxResult is in bytes; MaxInFlight
 	// bounds the calls to it at one time. Zero means the default (30 s, 4 MiB, 64).
 	Deadline    time.Duration `json:"deadline,omitempty"`
@@ -180,6 +214,12 @@ type StageUpstream struct {
 	MaxInFlight int           `json:"max_in_flight,omitempty"`
 	// Rate bounds how often calls reach the upstream; nil is without bound.
 	Rate *Rate `json:"rate,omitempty"`
+	// Slow is how long a call may take before it counts as one that went wrong, for the
+	// circuit breaker of its tool; zero is as long as the deadline.
+	Slow time.Duration `json:"slow,omitempty"`
+	// Recheck is how old a comparison of what it offers with what is pinned may be that
+	// a changing call relies on. Zero means the default (5 min).
+	Recheck time.Duration `json:"recheck,omitempty"`
 }
 
 // Rate bounds how often something happens: Calls times at once after a while of
@@ -209,6 +249,35 @@ func (u *StageUpstream) BindingOf(tool string) Binding {
 		return b
 	}
 	return u.Binding
+}
+
+// Binds reports whether anything of the upstream is answered in that way.
+func (u *StageUpstream) Binds(b Binding) bool {
+	if u.Binding == b {
+		return true
+	}
+	for _, of := range u.Bindings {
+		if of == b {
+			return true
+		}
+	}
+	return false
+}
+
+// CanShadow says why an upstream that binds something to shadow cannot; nil if it can,
+// or binds nothing so.
+func (u *StageUpstream) CanShadow() error {
+	switch {
+	case !u.Binds(Shadow):
+		return nil
+	case u.Binds(Live):
+		return errors.New("shadow only reads and live may write, and an upstream has one credential: bind what is live in an upstream of its own")
+	case u.World.Name == "":
+		return errors.New("shadow needs a world, which holds what runs change: worlds/NAME.yaml")
+	case u.Rate == nil:
+		return errors.New("shadow needs a rate: its reads reach the live system beside those of production")
+	}
+	return nil
 }
 
 // Transport is how an upstream is reached: exactly one of Command and URL is

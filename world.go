@@ -2,6 +2,7 @@ package sallyport
 
 import (
 	"encoding/json"
+	"time"
 
 	"sallyport/internal/wire"
 )
@@ -23,10 +24,19 @@ type Simulation struct {
 	Result []byte // a tools/call result value
 	Error  []byte // a JSON-RPC error object
 	Grade  Grade
+	// State is the digest of what the run has made of the world's tables, after the call;
+	// nothing where the world has none.
+	State Digest
+	// ListChanged: while it was at work the system said that its tools have changed.
+	ListChanged bool
 	// Refused is what the caller is told in their stead, as of a system that was sent
 	// the call and did not answer it well. With a Result or Error the call has had its
 	// effect, and that is what was withheld.
 	Refused *Refusal
+	// Status is that which an HTTP API answers with in the stead of Refused, or beside an
+	// error in Result, and RetryAfter what it says of when to ask again; zero is nothing.
+	Status     int
+	RetryAfter time.Duration
 }
 
 // WorldRef names a version of a world.
@@ -77,4 +87,45 @@ type PastCall struct {
 	Upstream UpstreamID
 	Tool     string // the upstream's own name
 	Args     []byte
+	Access   Access
+	// Result is what a live system said to a read of it; nil for what was withheld, and
+	// where something else was kept in its stead.
+	Result []byte
+	// Opaque is why the call, or one before it, is no evidence of the run.
+	Opaque string
+}
+
+// Shadowed is a call of a run over a live system, which the run only reads: what it
+// changes, it changes in the world that lies over it.
+type Shadowed struct {
+	Simulated
+	// Heard is what the live system has said in this call so far.
+	Heard []Heard
+}
+
+// Heard is a read of a live system, and what it said.
+type Heard struct {
+	Tool   string // the upstream's own name
+	Args   []byte
+	Result []byte // a tools/call result value; nil if it said none
+	Failed string // why it could not be asked; empty if it was
+}
+
+// ShadowStep is what comes next in a call over a live system: one of Ask, Pass and
+// Result, or nothing but Opaque, and then the call is refused.
+type ShadowStep struct {
+	Ask    *LiveRead // is to be heard first, as a call of its own
+	Pass   bool      // the call itself is to be heard first
+	Result []byte    // the answer: a tools/call result value
+	// Own: the live system was not asked for the answer.
+	Own bool
+	// Opaque is why this call shows, or its run from here on does, what the live system
+	// would not have shown had it made the run's changes. Empty if it does not.
+	Opaque string
+}
+
+// LiveRead is a read of a live system that a world needs.
+type LiveRead struct {
+	Tool string // the upstream's own name
+	Args []byte
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -149,11 +150,7 @@ func synthCommand() *cobra.Command {
 func synthesised(p *paper, r *app.SynthReport) {
 	t := columns("TABLE", "LEARNED>", "ROWS>", "BYTES>", "FILE")
 	for _, made := range r.Tables {
-		file := made.File
-		if file == "" {
-			file = "-"
-		}
-		t.row(made.Table, fmt.Sprint(made.Learned), fmt.Sprint(made.Rows), fmt.Sprint(made.Bytes), file)
+		t.row(made.Table, fmt.Sprint(made.Learned), fmt.Sprint(made.Rows), fmt.Sprint(made.Bytes), cmp.Or(made.File, "-"))
 	}
 	p.table(t)
 	if r.Shapes != "" {
@@ -179,11 +176,7 @@ func apart(report string, inputs []string, out string) error {
 func scrubbed(p *paper, r *app.ScrubReport) {
 	t := columns("STATUS", "RECORDS>", "BYTES>", "FILE", "OUTPUT")
 	for _, f := range r.Files {
-		output := f.Output
-		if output == "" {
-			output = "-"
-		}
-		t.row(f.Status, fmt.Sprint(f.Records), fmt.Sprint(f.Bytes), f.Input, output)
+		t.row(f.Status, fmt.Sprint(f.Records), fmt.Sprint(f.Bytes), f.Input, cmp.Or(f.Output, "-"))
 	}
 	p.table(t)
 	if len(r.Classes) > 0 {

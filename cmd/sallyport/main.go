@@ -91,7 +91,7 @@ func newRoot() *cobra.Command {
 	}
 	add(groupBegin, upCommand(), initCommand(), importCommand(), dataCommand(), loginCommand(), connectCommand(), bridgeCommand(), doctorCommand(), completionCommand(), versionCommand())
 	add(groupRelease, diffCommand(), applyCommand(), promoteCommand(), keysCommand(), upstreamCommand(), worldCommand(), policyCommand(), schemaCommand())
-	add(groupStop, haltCommand(), resumeCommand(), settleCommand())
+	add(groupStop, approveCommand(), denyCommand(), haltCommand(), resumeCommand(), settleCommand(), drillCommand())
 	add(groupLook, statusCommand(), runsCommand(), callsCommand(), releaseCommand())
 	add(groupProve, auditCommand(), storeCommand())
 	walk(root, func(c *cobra.Command) {
@@ -174,7 +174,7 @@ func exitCode(err error) int {
 		return exitUsage
 	case sallyport.NotFound, sallyport.NoRun, sallyport.NoRelease, sallyport.UnknownTool:
 		return exitNotFound
-	case sallyport.NotPermitted, sallyport.Unauthenticated, sallyport.Denied:
+	case sallyport.NotPermitted, sallyport.Unauthenticated, sallyport.Denied, sallyport.ContentDenied:
 		return exitForbidden
 	case sallyport.ApprovalRequired:
 		return exitHeld

@@ -92,6 +92,22 @@ func statusCommand() *cobra.Command {
 					p.table(t)
 					p.note("Find out what each did, and say it: sallyport settle CALL --as happened --reason \"...\"")
 				}
+				if len(s.Differences) > 0 {
+					p.heading("Not offered as pinned, and refused")
+					t := columns("STAGE", "UPSTREAM", "TOOL", "PINNED", "OFFERED", "SEEN")
+					for _, d := range s.Differences {
+						tool, offered := clean(d.Tool), d.Live.Short()
+						switch {
+						case d.Tool == "":
+							tool, offered = "(its instructions)", "another text"
+						case d.Live == "":
+							offered = "nothing"
+						}
+						t.row(d.Stage.String(), string(d.Upstream), tool, cmp.Or(d.Pinned.Short(), "-"), offered, when(d.Seen))
+					}
+					p.table(t)
+					p.note("See what has changed, and accept it or not: sallyport upstream review UPSTREAM --stage STAGE")
+				}
 				if len(s.Servers) > 0 {
 					p.heading("Servers")
 					t := columns("SERVER", "ADDRESS", "SINCE", "HEARD OF", "")

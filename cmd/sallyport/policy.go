@@ -16,7 +16,7 @@ import (
 )
 
 func policyCommand() *cobra.Command {
-	return group(&cobra.Command{Use: "policy", Short: "Test policies and explain decisions"}, policyTestCommand(), policyExplainCommand(), policySchemaCommand())
+	return group(&cobra.Command{Use: "policy", Short: "Test policies and explain decisions"}, policyTestCommand(), policyExplainCommand(), policyReplayCommand(), policySchemaCommand())
 }
 
 func policySchemaCommand() *cobra.Command {
@@ -44,11 +44,15 @@ func policySchemaCommand() *cobra.Command {
 }
 
 func policyTestCommand() *cobra.Command {
-	return prints(&cobra.Command{
+	mutate := false
+	c := prints(&cobra.Command{
 		Use: "test", Short: "Run policies/*.test.yaml of the project directory", Args: takes(0, 0),
 		Long: lines("Run the policy tests of the project directory, against its files and the policies of the",
-			"stage that a test names. It needs no server. Exit code 5: a test failed."),
-		Example: examples("sallyport policy test", "sallyport policy test --dir project -o jsonl"),
+			"stage that a test names. It needs no server. Exit code 5: a test failed.",
+			"",
+			"With --mutate each policy is dropped, and then flipped (permit for forbid), and the tests",
+			"are run again: whatever no test notices is listed. Exit code 5: there is something."),
+		Example: examples("sallyport policy test", "sallyport policy test --dir project -o jsonl", "sallyport policy test --mutate"),
 		RunE: func(c *cobra.Command, _ []string) error {
 			results, err := app.PolicyTests(dirOf(c))
 			if err != nil {
@@ -90,6 +94,151 @@ func policyTestCommand() *cobra.Command {
 			return err
 		},
 	})
+	c.Flags().BoolVar(&mutate, "mutate", false, "see which policies could be dropped or flipped and no test would fail")
+	test := c.RunE
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if mutate {
+			return mutatePolicies(c)
+		}
+		return test(c, args)
+	}
+	return c
+}
+
+func mutatePolicies(c *cobra.Command) error {
+	b := newProgress(c, "changing")
+	b.unit = "policies"
+	mutants, err := app.MutatePolicies(dirOf(c), func(done, total int) { b.set(int64(done), int64(total)) })
+	b.end()
+	if err != nil {
+		return err
+	}
+	missed := 0
+	for _, m := range mutants {
+		if m.By == "" {
+			missed++
+		}
+	}
+	err = show(c, mutants, func(p *paper) {
+		t := columns("POLICY", "EFFECT", "CHANGE", "FILE")
+		for _, m := range mutants {
+			if m.By == "" {
+				t.row(m.Policy, m.Effect, string(m.Mutation), fmt.Sprintf("%s:%d", m.Path, m.Line))
+			}
+		}
+		if missed > 0 {
+			p.line("No test fails if these are changed:")
+			p.table(t)
+			p.b.WriteByte('\n')
+		}
+		p.line("%d of %s noticed.", len(mutants)-missed, app.Count(len(mutants), "change"))
+	})
+	if err == nil && missed > 0 {
+		err = failure{errors.New("policies can be changed and no test fails"), exitFailed}
+	}
+	return err
+}
+
+func policyReplayCommand() *cobra.Command {
+	var o app.ReplayOptions
+	var agent, stage, since string
+	failOnFlip := false
+	c := prints(&cobra.Command{
+		Use: "replay", Short: "Decide recorded calls again, by other policies", Args: takes(0, 0),
+		Long: lines("Decide the calls of the log again, by the policies in the files of the project directory",
+			"or of a candidate, and list those that would end in another way, by what decides it. Also",
+			"listed are policies that no such call met, and those that no call needed: other policies",
+			"always said the same. Nothing is sent and nothing is recorded; it needs no server.",
+			"",
+			"Calls whose arguments are erased cannot be decided again, nor those that ended by",
+			"something that was not kept: they are counted apart. Exit code 5 with --fail-on-flip: a",
+			"call would end in another way."),
+		Example: examples("sallyport policy replay", "sallyport policy replay --candidate ../branch --since 168h --fail-on-flip",
+			"sallyport policy replay --candidate new/refunds.cedar --agent support --stage production -o json"),
+		RunE: func(c *cobra.Command, _ []string) error {
+			o.Agent = sallyport.AgentID(agent)
+			if stage != "" {
+				if err := o.Stage.UnmarshalText([]byte(stage)); err != nil {
+					return usageError{err}
+				}
+			}
+			var err error
+			if o.Since, err = sinceWhen(since, time.Now()); err != nil {
+				return err
+			}
+			b := newProgress(c, "deciding")
+			o.Progress = b.set
+			r, err := app.Replay(c.Context(), dirOf(c), o)
+			b.end()
+			if err != nil {
+				return err
+			}
+			err = show(c, r, func(p *paper) { replayed(p, r) })
+			if err == nil && failOnFlip && r.Flipped > 0 {
+				err = failure{fmt.Errorf("%s would end in another way", app.Count(r.Flipped, "call")), exitFailed}
+			}
+			return err
+		},
+	})
+	f := c.Flags()
+	f.StringVar(&o.Candidate, "candidate", "", "another project `DIR`, or a FILE of policies that stands in the stead of that of its name, or beside the others")
+	f.StringVar(&agent, "agent", "", "calls of this `agent` only")
+	f.StringVar(&stage, "stage", "", "calls in this `stage` only")
+	f.StringVar(&since, "since", "", "calls from this `time` on: 90s, 2h, or 2026-01-05T10:00:00Z")
+	f.IntVar(&o.Most, "most", 0, "at most so `many` calls, newest first (default: all)")
+	f.BoolVar(&failOnFlip, "fail-on-flip", false, "exit with 5 if a call would end in another way")
+	suggestValues(c, "stage", stageNames()...)
+	return c
+}
+
+func replayed(p *paper, r *app.Replayed) {
+	p.line("%s decided again, %d as before, %d in another way.", app.Count(r.Calls, "call"), r.Same, r.Flipped)
+	for _, apart := range []struct {
+		n    int
+		says string
+	}{
+		{r.NotAsked, "ended before policy was asked"},
+		{r.Erased, "not decided: their arguments are erased"},
+		{r.Gone, "not decided: there is no such agent or tool now"},
+		{r.Unlike, "not decided: something that decided then was not kept"},
+	} {
+		if apart.n > 0 {
+			p.line("%s %s.", app.Count(apart.n, "call"), apart.says)
+		}
+	}
+	for _, g := range r.Groups {
+		p.heading("%s to %s: %s", g.From, g.To, app.Count(g.Count, "call"))
+		p.line("  then  %s", g.Then)
+		p.line("  now   %s", g.Now)
+		for _, id := range g.Examples {
+			p.line("  %s", id)
+		}
+	}
+	if r.Calls == 0 {
+		return
+	}
+	dead, shadowed := columns("  POLICY", "EFFECT", "FILE"), columns("  POLICY", "EFFECT", "CALLS", "BESIDE", "FILE")
+	deads, shadows := 0, 0
+	for i := range r.Policies {
+		u := &r.Policies[i]
+		at := fmt.Sprintf("%s:%d", u.Path, u.Line)
+		switch {
+		case u.Dead():
+			dead.row("  "+u.Policy, u.Effect, at)
+			deads++
+		case u.Shadowed():
+			shadowed.row("  "+u.Policy, u.Effect, fmt.Sprint(u.Matched), strings.Join(u.Beside, " "), at)
+			shadows++
+		}
+	}
+	if deads > 0 {
+		p.heading("Policies that none of these calls met")
+		p.table(dead)
+	}
+	if shadows > 0 {
+		p.heading("Policies without which every one of these calls would have ended the same")
+		p.table(shadowed)
+	}
 }
 
 func policyExplainCommand() *cobra.Command {
@@ -190,10 +339,7 @@ func explanation(p *paper, x *app.Explained) {
 	}
 	verdict := ""
 	if x.Why != nil {
-		verdict = "deny"
-		if x.Why.Decision.Allow {
-			verdict = "allow"
-		}
+		verdict = policy.Verb(&x.Why.Decision)
 	}
 	refused := ""
 	if x.Refusal != nil {

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"os"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sallyport"
 	"sallyport/internal/app"
 	"sallyport/internal/control"
 )
@@ -40,6 +43,8 @@ func upCommand() *cobra.Command {
 			}
 			o := app.Options{Dir: dir, Listen: listen, Log: slog.New(slog.NewTextHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: level}))}
 			var a *app.App
+			var waiting func(context.Context, io.Writer) // for people to decide
+			var held sallyport.ApprovalID
 			if demonstrate {
 				o.Dir = filepath.Join(dir, ".sallyport", "demo")
 				d, err := app.NewDemo(ctx, o)
@@ -50,6 +55,9 @@ func upCommand() *cobra.Command {
 				defer a.Close()
 				if err := d.Play(ctx, out); err != nil {
 					return err
+				}
+				if id, ok := d.Held(); ok {
+					waiting, held = d.Wait, id
 				}
 			} else {
 				var err error
@@ -74,11 +82,14 @@ func upCommand() *cobra.Command {
 				fmt.Fprintln(out)
 			}
 			fmt.Fprintf(out, "Sallyport is at %s and agents connect to %s/mcp\n\nTry next, in another terminal:\n", a.URL, a.URL)
-			for _, step := range nextSteps(a.URL, o.Dir, link, past) {
+			for _, step := range nextSteps(a.URL, o.Dir, link, past, held) {
 				fmt.Fprintf(out, "  %s\n", step)
 			}
 			if once {
 				return a.Close()
+			}
+			if waiting != nil {
+				go waiting(ctx, out)
 			}
 			fmt.Fprintln(out, "\nStop with Ctrl-C.")
 			<-ctx.Done()
@@ -93,7 +104,7 @@ func upCommand() *cobra.Command {
 }
 
 // nextSteps are the commands that whoever started the server will want next.
-func nextSteps(server, dir, link string, past *control.Decided) []string {
+func nextSteps(server, dir, link string, past *control.Decided, held sallyport.ApprovalID) []string {
 	self, to := "sallyport", ""
 	if strings.HasPrefix(os.Args[0], ".") { // as it was called: it need not be in the PATH
 		self = os.Args[0]
@@ -102,6 +113,9 @@ func nextSteps(server, dir, link string, past *control.Decided) []string {
 		to = " --server " + server
 	}
 	steps := []string{self + " login " + link + to, self + " status" + to}
+	if held != "" {
+		steps = append(steps, fmt.Sprintf("%s approve %s --reason \"...\"%s   # what the agent waits for", self, held, to))
+	}
 	switch {
 	case len(past.Pointers) > 0:
 		at := past.Pointers[0]

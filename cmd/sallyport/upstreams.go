@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -16,6 +17,7 @@ import (
 
 	"sallyport"
 	"sallyport/internal/app"
+	"sallyport/internal/descriptor"
 )
 
 func upstreamCommand() *cobra.Command {
@@ -23,7 +25,7 @@ func upstreamCommand() *cobra.Command {
 		Use: "upstream", Short: "Look at upstreams and pin what they offer",
 		Long: lines("Upstreams are the systems that serve tools. These commands read the files of the project",
 			"directory and need no server."),
-	}, upstreamListCommand(), upstreamShowCommand(), upstreamPinCommand())
+	}, upstreamListCommand(), upstreamShowCommand(), upstreamOnboardCommand(), upstreamReviewCommand(), upstreamPinCommand())
 }
 
 func upstreamListCommand() *cobra.Command {
@@ -129,8 +131,124 @@ type pinned struct {
 	Written bool `json:"written"`
 }
 
+func upstreamOnboardCommand() *cobra.Command {
+	var stage, address, credential, report string
+	var dryRun bool
+	var limit time.Duration
+	c := prints(&cobra.Command{
+		Use: "onboard UPSTREAM [-- COMMAND...]", Short: "Look at a new upstream, and write its file with what a person has to confirm",
+		Args: cobra.MinimumNArgs(1), ValidArgsFunction: upstreamNames,
+		Long: lines("Reach an upstream once, list its tools, look for what is an attack in what it says, and",
+			"guess what each tool does, is sent and returns. The file that is written is strict: what was",
+			"guessed stands in it as comments with reasons, for a person to confirm. The pins are written",
+			"beside it. An upstream that has a file is looked at, and its file is left as it is."),
+		Example: examples("sallyport upstream onboard crm --url https://crm.example/mcp --credential file:crm-staging --report crm.md",
+			"sallyport upstream onboard files --dry-run -- npx -y @modelcontextprotocol/server-filesystem /srv/files", "sallyport upstream onboard mail"),
+		RunE: func(c *cobra.Command, args []string) error {
+			at, err := stageFlag(stage)
+			if err != nil {
+				return err
+			}
+			if len(args) > 1 && c.ArgsLenAtDash() != 1 || len(args) > 1 && address != "" {
+				return usageError{errors.New("give the upstream's name, and either --url or a command behind --")}
+			}
+			ctx, cancel := contextFor(c, limit)
+			defer cancel()
+			ob, err := app.Onboard(ctx, app.OnboardOptions{Dir: dirOf(c), ID: sallyport.UpstreamID(args[0]), Stage: at, URL: address, Credential: credential, Command: args[1:]})
+			if err != nil {
+				return err
+			}
+			if report != "" {
+				if err := os.WriteFile(report, []byte(ob.Markdown()), 0o644); err != nil {
+					return err
+				}
+			}
+			write := ob.New && !dryRun
+			if write {
+				if err := ob.Write(); err != nil {
+					return err
+				}
+			}
+			return show(c, ob, func(p *paper) {
+				p.heading("%s in %s, protocol %s", ob.Upstream, ob.Stage, ob.Version)
+				t := columns("TOOL", "SEEMS TO", "MAY RETURN", "IS SENT", "REACHES")
+				for i := range ob.Tools {
+					of := &ob.Tools[i]
+					t.row(of.Name, of.Access.String(), of.MayReturn.Class.String(), of.Sent(), of.Reaches)
+				}
+				p.table(t)
+				found(p, ob.Findings)
+				p.heading("A person has to confirm")
+				for _, what := range ob.Confirm {
+					p.line("- %s", what)
+				}
+				switch {
+				case write:
+					p.note("Written: %s and its pins. Then: sallyport diff", ob.File)
+				case ob.New:
+					p.note("Nothing was written: leave out --dry-run for that.")
+				default:
+					p.note("%s was left as it is: -o json shows what could be added to it.", ob.File)
+				}
+			})
+		},
+	})
+	c.Flags().StringVar(&stage, "stage", "", "the `stage` that the upstream is: staging (a new one, unless you say otherwise) or production")
+	c.Flags().StringVar(&address, "url", "", "the `address` of a new upstream")
+	c.Flags().StringVar(&credential, "credential", "", "a `reference` to the secret that is sent to it, as in file:crm-staging")
+	c.Flags().StringVar(&report, "report", "", "also write the report as Markdown to `FILE`")
+	c.Flags().BoolVar(&dryRun, "dry-run", false, "write nothing but the report")
+	c.Flags().DurationVar(&limit, "timeout", 30*time.Second, "wait so `long`")
+	suggestValues(c, "stage", "staging", "production")
+	return c
+}
+
+func upstreamReviewCommand() *cobra.Command {
+	var stage string
+	var limit time.Duration
+	c := prints(&cobra.Command{
+		Use: "review UPSTREAM", Short: "Show what an upstream offers otherwise than it is pinned, and what looks like an attack", Args: takes(1, 1), ValidArgsFunction: upstreamNames,
+		Long: lines("Ask an upstream what it offers, as pin does, and write nothing. Each difference is",
+			"cosmetic, narrowed, widened or dangerous; what is found in the definitions has a code that",
+			"doc/tools.md explains. That nothing is found proves nothing: read what will be pinned."),
+		Example: examples("sallyport upstream review crm", "sallyport upstream review crm --stage production -o json"),
+		RunE: func(c *cobra.Command, args []string) error {
+			at, err := stageFlag(stage)
+			if err != nil {
+				return err
+			}
+			ctx, cancel := contextFor(c, limit)
+			defer cancel()
+			r, err := app.ProbePins(ctx, dirOf(c), sallyport.UpstreamID(args[0]), at)
+			if err != nil {
+				return err
+			}
+			return show(c, r, func(p *paper) {
+				differences(p, r)
+				if !r.Same() {
+					p.note("Accept it with: sallyport upstream pin %s --stage %s, then sallyport apply", r.Upstream, r.Stage)
+				}
+			})
+		},
+	})
+	c.Flags().StringVar(&stage, "stage", "", "the `stage` in which it is asked: staging or production")
+	c.Flags().DurationVar(&limit, "timeout", 30*time.Second, "wait so `long`")
+	suggestValues(c, "stage", "staging", "production")
+	return c
+}
+
+// stageFlag reads a stage that was given as a flag; zero if none was.
+func stageFlag(text string) (at sallyport.Stage, err error) {
+	if text != "" {
+		if err := at.UnmarshalText([]byte(text)); err != nil {
+			return 0, usageError{fmt.Errorf("--stage: %w", err)}
+		}
+	}
+	return at, nil
+}
+
 func upstreamPinCommand() *cobra.Command {
-	var yes bool
+	var yes, accept bool
 	var stage string
 	var limit time.Duration
 	c := prints(&cobra.Command{
@@ -144,11 +262,9 @@ func upstreamPinCommand() *cobra.Command {
 			"that changes: apply puts them into force, and asks for what loosening takes."),
 		Example: examples("sallyport upstream pin weather", "sallyport upstream pin --stage production --yes"),
 		RunE: func(c *cobra.Command, args []string) error {
-			var at sallyport.Stage
-			if stage != "" {
-				if err := at.UnmarshalText([]byte(stage)); err != nil {
-					return usageError{fmt.Errorf("--stage: %w", err)}
-				}
+			at, err := stageFlag(stage)
+			if err != nil {
+				return err
 			}
 			ids := []sallyport.UpstreamID{}
 			for _, name := range args {
@@ -172,7 +288,7 @@ func upstreamPinCommand() *cobra.Command {
 			failed := 0
 			answers := bufio.NewReader(c.InOrStdin())
 			for _, id := range ids {
-				r, err := repin(c, answers, id, at, limit, yes)
+				r, err := repin(c, answers, id, at, limit, yes, accept)
 				if err != nil {
 					// What is left is asked all the same; nothing is done by halves.
 					if len(ids) > 1 {
@@ -208,7 +324,8 @@ func upstreamPinCommand() *cobra.Command {
 		},
 	})
 	c.Flags().StringVar(&stage, "stage", "", "the `stage` in which it is asked: staging or production")
-	c.Flags().BoolVar(&yes, "yes", false, "write without asking; what differs is shown all the same")
+	c.Flags().BoolVar(&yes, "yes", false, "write without asking, unless something is dangerous; what differs is shown all the same")
+	c.Flags().BoolVar(&accept, "accept", false, "write without asking, also what is dangerous: say so after you have read it")
 	c.Flags().DurationVar(&limit, "timeout", 30*time.Second, "wait so `long` for each")
 	suggestValues(c, "stage", "staging", "production")
 	return c
@@ -225,7 +342,7 @@ func reached(stages map[sallyport.Stage]sallyport.StageUpstream, at sallyport.St
 	return false
 }
 
-func repin(c *cobra.Command, answers *bufio.Reader, id sallyport.UpstreamID, stage sallyport.Stage, limit time.Duration, yes bool) (*pinned, error) {
+func repin(c *cobra.Command, answers *bufio.Reader, id sallyport.UpstreamID, stage sallyport.Stage, limit time.Duration, yes, accept bool) (*pinned, error) {
 	ctx, cancel := contextFor(c, limit)
 	defer cancel()
 	r, err := app.ProbePins(ctx, dirOf(c), id, stage)
@@ -241,7 +358,11 @@ func repin(c *cobra.Command, answers *bufio.Reader, id sallyport.UpstreamID, sta
 	if r.Same() {
 		return out, nil
 	}
-	if !yes {
+	grave := r.Grave()
+	if yes && !accept && grave != "" {
+		return nil, &advised{fmt.Errorf("%s was not pinned: there are %s", id, grave), "read what is shown word by word, then answer y without --yes, or pass --accept"}
+	}
+	if !yes && !accept {
 		ok, err := agreed(c, answers, fmt.Sprintf("Pin %s to this?", id))
 		if err != nil {
 			return nil, err
@@ -268,6 +389,7 @@ func differences(p *paper, r *app.Repin) {
 	}
 	if r.Same() {
 		p.line("It offers what it is pinned to: %s.", app.Count(len(r.Tools), "tool"))
+		found(p, r.Findings)
 		return
 	}
 	switch {
@@ -278,14 +400,17 @@ func differences(p *paper, r *app.Repin) {
 	}
 	if r.Server && !r.First {
 		p.line("What it says of itself differs.")
+		meaning(p, r.Review, "")
 	}
 	for _, t := range r.Tools {
 		if t.State == "same" {
 			continue
 		}
 		p.b.WriteString(p.paint(tints[t.State], fmt.Sprintf("%-7s", t.State)) + "  " + clean(t.Name) + "\n")
+		meaning(p, r.Review, t.Name)
 		p.diff("    ", indented(t.Old), indented(t.New))
 	}
+	found(p, r.Findings)
 	if len(r.Changes) > 0 {
 		p.b.WriteByte('\n')
 		t := columns("DIRECTION", "WHERE", "WHAT", "WHY")
@@ -303,6 +428,35 @@ func differences(p *paper, r *app.Repin) {
 			p.text(problem)
 		}
 	}
+}
+
+// meaning says what the differences of a tool mean, those of the server if it is "".
+func meaning(p *paper, all []descriptor.Change, tool string) {
+	for _, c := range all {
+		if c.Tool != descriptor.Safe(tool) {
+			continue
+		}
+		for _, part := range c.Parts {
+			tint := ""
+			if part.Effect == descriptor.Dangerous {
+				tint = red
+			}
+			p.b.WriteString("    " + p.paint(tint, fmt.Sprintf("%-9s", part.Effect)) + "  " + strings.TrimSpace(descriptor.Safe(part.Pointer)+"  "+part.What) + "\n")
+		}
+	}
+}
+
+// found lists what looks like an attack.
+func found(p *paper, findings []descriptor.Finding) {
+	if len(findings) == 0 {
+		return
+	}
+	p.heading("Found in what it says: read these before you pin it")
+	t := columns("WEIGHT", "CODE", "TOOL", "WHERE", "WHAT")
+	for _, f := range findings {
+		t.row(f.Severity.String(), string(f.Code), cmp.Or(f.Tool, "-"), descriptor.Safe(f.Pointer), cmp.Or(f.Excerpt, f.Why))
+	}
+	p.table(t)
 }
 
 func indented(raw json.RawMessage) []string {

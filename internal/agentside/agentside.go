@@ -67,8 +67,12 @@ type Config struct {
 	// one key (default 100); beyond it the key's own longest unused session ends.
 	MaxSessions       int
 	MaxSessionsPerKey int
+	// Plain is what ServePlain needs beside the gateway; nil where that does not serve.
+	Plain *Plain
 	// Replicas are the servers that share a store with this one; nil if none can.
-	Replicas   Replicas
+	Replicas Replicas
+	// Approvals are how clients wait for people; without it they are told to call again.
+	Approvals  *Approvals
 	ServerInfo ServerInfo
 	Log        *slog.Logger
 	Now        func() time.Time
@@ -175,25 +179,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer h.running.Done()
-	if r.ContentLength != 0 {
-		// Also for who is refused before: net/http reads what was not read.
-		http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime))
-	}
-	if !h.hostAllowed(r.Host) {
-		refuseHTTP(w, http.StatusForbidden, "this host is not served here")
-		return
-	}
-	for _, name := range singletons {
-		if len(r.Header[name]) > 1 {
-			refuseHTTP(w, http.StatusBadRequest, "the header "+name+" is given more than once")
-			return
-		}
-	}
-	if origin := r.Header["Origin"]; len(origin) == 1 && !h.originAllowed(origin[0], r.Host) {
-		refuseHTTP(w, http.StatusForbidden, "this origin is not served here")
-		return
-	}
-	if h.passedOn(w, r) {
+	if !h.admits(w, r) || h.passedOn(w, r) {
 		return
 	}
 	switch r.Method {
@@ -214,6 +200,30 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header()["Allow"] = headerAllow
 		refuseHTTP(w, http.StatusMethodNotAllowed, "method not allowed")
 	}
+}
+
+// admits reports whether a request is for this endpoint at all, whoever sends it, and
+// answers it if it is not.
+func (h *Handler) admits(w http.ResponseWriter, r *http.Request) bool {
+	if r.ContentLength != 0 {
+		// Also for who is refused before: net/http reads what was not read.
+		http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime))
+	}
+	if !h.hostAllowed(r.Host) {
+		refuseHTTP(w, http.StatusForbidden, "this host is not served here")
+		return false
+	}
+	for _, name := range singletons {
+		if len(r.Header[name]) > 1 {
+			refuseHTTP(w, http.StatusBadRequest, "the header "+name+" is given more than once")
+			return false
+		}
+	}
+	if origin := r.Header["Origin"]; len(origin) == 1 && !h.originAllowed(origin[0], r.Host) {
+		refuseHTTP(w, http.StatusForbidden, "this origin is not served here")
+		return false
+	}
+	return true
 }
 
 // Close stops serving: new requests are refused, streams end, and calls being

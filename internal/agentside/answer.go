@@ -10,6 +10,9 @@ import (
 	"sallyport/internal/wire"
 )
 
+// headerCall names the call of an answer, for those who ask people about it.
+const headerCall = "X-Request-Id"
+
 // answer is the way back of one POST. It begins as one JSON document and becomes
 // an event stream when a message comes before the response, if the client takes
 // streams. From then on one goroutine writes, so that a client that reads slowly
@@ -105,6 +108,9 @@ func (a *answer) close() (streaming bool) {
 func (a *answer) end(status int, pieces ...[]byte) {
 	a.p.finish()
 	if !a.close() {
+		if id := a.p.x.ID; id != "" { // in no body: equal runs are equal to the last byte
+			a.p.w.Header()[headerCall] = []string{string(id)}
+		}
 		writeJSON(a.p.w, status, pieces...)
 		return
 	}

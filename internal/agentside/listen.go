@@ -145,7 +145,7 @@ func (l *listen) listener() *gateway.Listener {
 			wakeUp(l.wake)
 		},
 	}
-	if l.wants.resources || l.wants.prompts {
+	if l.wants != (changes{}) {
 		told.Changed = func(method string) {
 			if only := l.wants.of(method); only != (changes{}) {
 				l.say(only.news(append(bytes.Clone(l.meta), '}'))...)

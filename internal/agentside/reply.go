@@ -117,14 +117,16 @@ func errorCode(c sallyport.Code, kind sallyport.Kind, era wire.Era) int {
 	return codeRefused
 }
 
-// appendRefusal writes what an agent may know of a refusal. Detail is for people.
+// appendRefusal writes what an agent may know of a refusal. Detail is for people. The id
+// of the call is told where nothing else is: any other refusal is the same, to the last
+// byte, in every run that makes the same calls.
 func (p *post) appendRefusal(dst []byte, r *sallyport.Refusal) []byte {
 	dst = wire.AppendString(append(dst, `{"code":`...), string(r.Code))
 	dst = wire.AppendString(append(dst, `,"reason":`...), r.Reason)
 	if r.Hint != "" {
 		dst = wire.AppendString(append(dst, `,"hint":`...), r.Hint)
 	}
-	if p.x.ID != "" {
+	if p.x.ID != "" && (r.Code == sallyport.Internal500 || r.Code == sallyport.RecordFailed) {
 		dst = wire.AppendString(append(dst, `,"call":`...), string(p.x.ID))
 	}
 	return append(dst, '}')

@@ -142,7 +142,7 @@ func TestRefusals(t *testing.T) {
 		x.ID = "call_9"
 		return gateway.Reply{Refusal: refusal}
 	})
-	told := `{"code":"denied","reason":"no policy permits it","hint":"ask for less","call":"call_9"}`
+	told := `{"code":"denied","reason":"no policy permits it","hint":"ask for less"}`
 	const text = `Refused (denied): no policy permits it. ask for less`
 	for _, tt := range []struct {
 		r    *request
@@ -168,6 +168,9 @@ func TestRefusals(t *testing.T) {
 			res := do(h, r)
 			got := body(t, res)
 			has(t, got, `"isError":true`, `Refused (`+string(code)+`): because"`)
+			if told := strings.Contains(got, `"call":"call_9"`); told != (code == sallyport.Internal500) {
+				t.Errorf("%s: the id of the call is told: %v", code, told)
+			}
 			if res.StatusCode != 200 {
 				t.Errorf("%s: status %d", code, res.StatusCode)
 			}

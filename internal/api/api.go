@@ -11,6 +11,7 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -24,6 +25,7 @@ import (
 	"sallyport"
 	"sallyport/internal/audit"
 	"sallyport/internal/control"
+	"sallyport/internal/gateway"
 )
 
 // Who knows credentials.
@@ -34,7 +36,7 @@ type Who interface {
 	Key(ctx context.Context, credential string) (*control.Key, error)
 }
 
-// Config is what the API needs. All fields are required.
+// Config is what the API needs. All fields are required but Differences.
 type Config struct {
 	Who     Who
 	Control *control.Control
@@ -45,6 +47,9 @@ type Config struct {
 	Propose func(ctx context.Context) (*control.Proposal, error)
 	// Diff says what Propose would change, for people.
 	Diff func(ctx context.Context) (*Diff, error)
+	// Differences are what upstreams offer otherwise than it is pinned, as this server saw
+	// it last; nil says none.
+	Differences func(ctx context.Context) ([]gateway.Difference, error)
 	// Version is that of the program, for the document.
 	Version string
 	Now     func() time.Time
@@ -255,11 +260,13 @@ var meanings = map[sallyport.Code]struct {
 	sallyport.InvalidArguments:    {http.StatusUnprocessableEntity, "Arguments that do not fit the tool"},
 	sallyport.HeaderMismatch:      {http.StatusBadRequest, "Headers that differ from the body"},
 	sallyport.Denied:              {http.StatusForbidden, "Denied by policy"},
+	sallyport.ContentDenied:       {http.StatusForbidden, "Content that may not pass"},
 	sallyport.PolicyError:         {http.StatusForbidden, "A policy could not be evaluated"},
 	sallyport.OverBudget:          {http.StatusTooManyRequests, "The run's budget is used up"},
 	sallyport.RateLimited:         {http.StatusTooManyRequests, "Too many calls in a stretch of time"},
 	sallyport.TooBusy:             {http.StatusTooManyRequests, "Too many calls at one time"},
 	sallyport.ApprovalRequired:    {http.StatusConflict, "A person has to approve it first"},
+	sallyport.ToolChanged:         {http.StatusConflict, "The tool is not the one that is pinned"},
 	sallyport.UpstreamUnavailable: {http.StatusBadGateway, "The upstream cannot be reached"},
 	sallyport.UpstreamProtocol:    {http.StatusBadGateway, "The upstream broke the protocol"},
 	sallyport.DeadlineExceeded:    {http.StatusGatewayTimeout, "The upstream did not answer in time"},
@@ -311,9 +318,14 @@ func problemOf(r *sallyport.Refusal) Problem {
 
 // Refuse answers a request that is refused before it reaches [Handler] as the API
 // answers those that do. The refusal's Detail is left out.
-func Refuse(w http.ResponseWriter, r *sallyport.Refusal) {
+func Refuse(w http.ResponseWriter, r *sallyport.Refusal) { RefuseWith(w, 0, r) }
+
+// RefuseWith is Refuse with a status other than that of the refusal's code; zero is that
+// of the code.
+func RefuseWith(w http.ResponseWriter, status int, r *sallyport.Refusal) {
 	p := problemOf(r)
 	p.More = nil
+	p.Status = cmp.Or(status, p.Status)
 	body, _ := encode(p) // text and a number: it cannot fail
 	send(w, p.Status, body)
 }

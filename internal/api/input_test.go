@@ -282,6 +282,25 @@ func jsonOf(r *rig, v any) string {
 	return string(raw)
 }
 
+// TestHaltSubject: a subject that its scope cannot have is what the refusal is about.
+func TestHaltSubject(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for body, want := range map[string]string{
+		`{"scope":"run","subject":"seven","reason":"test"}`:  `/subject: want text that matches ^run_, got string "seven"`,
+		`{"scope":"stage","subject":"moon","reason":"test"}`: `/subject: want one of "sandbox", "staging", "production", got string "moon"`,
+		`{"scope":"tool","subject":"crm","reason":"test"}`:   `/subject: want text that matches`,
+		`{"scope":"global","subject":"crm","reason":"test"}`: `/subject: want "", got string "crm"`,
+		`{"scope":"agent","reason":"test"}`:                  `missing required property "subject"`,
+		`{"scope":"planet","subject":"crm","reason":"test"}`: `/scope: want one of "global", "stage"`,
+	} {
+		w := r.ask(ask{method: "POST", path: "/v1/halt", as: "operator", body: body})
+		if p := r.problem(w, http.StatusBadRequest, sallyport.BadRequest); !strings.Contains(p.Detail, want) {
+			t.Errorf("%s: %s", body, p.Detail)
+		}
+	}
+}
+
 // TestLimits: one mebibyte is taken, one byte more is not; what is not declared
 // to be JSON is not read.
 func TestLimits(t *testing.T) {

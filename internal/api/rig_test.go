@@ -83,7 +83,7 @@ func newRig(t testing.TB) *rig {
 	who := &auth.Auth{Keys: r.store, Now: r.now}
 	r.Config = api.Config{
 		Who: who, Past: r.store, Answers: r.store, Version: "0.1.0", Now: r.now, Log: log,
-		Control: control.New(control.Config{Book: r.store, Past: r.store, People: r.store, Live: idle{}, Others: r.store, Spare: new(spare), Now: r.now, Log: log}),
+		Control: control.New(control.Config{Book: r.store, Past: r.store, People: r.store, Live: idle{}, Others: r.store, Pending: r.store, Spare: new(spare), Now: r.now, Log: log}),
 		Propose: func(context.Context) (*control.Proposal, error) {
 			return &control.Proposal{Digest: digestOf, Releases: []sallyport.Release{r.release}, Stages: stages, Loosens: loosens}, nil
 		},
@@ -261,6 +261,7 @@ func (idle) Halt(_ context.Context, h sallyport.Halt) control.Stopped {
 }
 func (idle) Refresh(context.Context) error                          { return nil }
 func (idle) Check(*sallyport.Release, *sallyport.StageConfig) error { return nil }
+func (idle) Fits(context.Context, *sallyport.Bound, []byte) error   { return nil }
 func (idle) Ended(sallyport.RunID)                                  {}
 
 // spare keeps halts in memory.

@@ -14,6 +14,7 @@ import (
 	"sallyport/internal/audit"
 	"sallyport/internal/config"
 	"sallyport/internal/control"
+	"sallyport/internal/gateway"
 	"sallyport/internal/schema"
 )
 
@@ -95,7 +96,14 @@ func (c *server) routes() []route {
 				return nil, err
 			}
 			servers, err := c.Past.Replicas(in)
-			return &Status{Servers: servers, Pointers: list(decided.Pointers), Halts: c.halts(in, decided), Unknown: list(unknowns), Latest: decided.Latest, Records: c.Past.Size()}, err
+			if err != nil {
+				return nil, err
+			}
+			var differ []gateway.Difference
+			if c.Differences != nil {
+				differ, err = c.Differences(in)
+			}
+			return &Status{Differences: differ, Servers: servers, Pointers: list(decided.Pointers), Halts: c.halts(in, decided), Unknown: list(unknowns), Latest: decided.Latest, Records: c.Past.Size()}, err
 		}),
 		on(route{method: "GET", path: "/v1/diff", id: "diff", caller: persons,
 			summary: "What apply would change, and whether it tightens or loosens", refusals: []sallyport.Code{sallyport.BadConfig},
@@ -156,6 +164,47 @@ func (c *server) routes() []route {
 		}, func(in asked[none, control.Reach]) (Done, error) {
 			return Done{}, c.Control.Reached(in, in.person, in.b)
 		}),
+		on(route{method: "GET", path: "/v1/approvals", id: "listApprovals", caller: persons,
+			summary: "Calls that people are or were asked to approve", about: "Without arguments: those are shown with one approval.",
+		}, func(in asked[ApprovalQuery, none]) (*Page[control.Approval], error) {
+			return c.listApprovals(in, in.person, in.q)
+		}),
+		on(route{method: "GET", path: "/v1/approval-stats", id: "approvalStats", caller: persons,
+			summary: "How people decide: how often yes, how long it takes, and how many drills they catch",
+		}, func(in asked[StatsQuery, none]) (*control.ApprovalStats, error) {
+			return c.Control.ApprovalStats(in, in.q.Agent, in.q.Since)
+		}),
+		on(route{method: "GET", path: "/v1/approvals/{id}", id: "getApproval", caller: persons,
+			summary: "One approval, with all that people need to decide", about: "Who is shown arguments is recorded first.",
+			refusals: []sallyport.Code{sallyport.NotFound, sallyport.NotReady, sallyport.NoRun},
+		}, func(in asked[none, none]) (*control.ApprovalDetail, error) {
+			return c.Control.Approval(in, in.person, sallyport.ApprovalID(in.path("id")))
+		}),
+		on(route{method: "POST", path: "/v1/approvals/{id}/decide", id: "decideApproval", caller: persons, kept: true,
+			summary:  "Approve a call, or deny it",
+			about:    "One who may decide denies; approving takes as many as policy asks for. A vote is for exactly the arguments of the version that it names. Edited arguments go in the agent's stead, and the call is judged by them from the top.",
+			refusals: []sallyport.Code{sallyport.NotFound, sallyport.Conflict, sallyport.InvalidArguments, sallyport.NoRelease, sallyport.UnknownTool},
+			asks:     control.Verdict{Approve: true, Reason: "the customer is entitled to it", Version: 1},
+		}, func(in asked[none, control.Verdict]) (*control.Approval, error) {
+			a, err := c.Control.Decide(in, in.person, sallyport.ApprovalID(in.path("id")), *in.b)
+			if err != nil {
+				return nil, err
+			}
+			a.Cover(in.person)
+			return a, nil
+		}),
+		on(route{method: "POST", path: "/v1/drills", id: "drillApproval", caller: persons, kept: true,
+			summary:  "Ask people for what nobody should approve",
+			about:    "It looks like a call that an agent made, and can never be made. How many are denied says whether approvals are worth anything.",
+			refusals: []sallyport.Code{sallyport.NoRelease, sallyport.UnknownTool, sallyport.InvalidArguments, sallyport.NotFound},
+			asks:     DrillRequest{Agent: "support", Stage: sallyport.Production, Tool: "refund", Arguments: map[string]any{"payment": "pay_1003", "amount": 99999}, Reason: "the monthly drill"},
+		}, func(in asked[none, DrillRequest]) (Done, error) {
+			arguments, err := json.Marshal(in.b.Arguments)
+			if err != nil {
+				return Done{}, err
+			}
+			return Done{}, c.Control.Drill(in, in.person, control.Drill{Agent: in.b.Agent, Stage: in.b.Stage, Tool: in.b.Tool, Arguments: arguments, Task: in.b.Task, Role: in.b.Role, Reason: in.b.Reason})
+		}),
 		on(route{method: "GET", path: "/v1/unknowns", id: "listUnknowns", caller: persons,
 			summary: "Calls whose outcome nobody knows and nobody has settled",
 		}, func(in asked[UnknownQuery, none]) (*Page[control.Unknown], error) { return c.listUnknowns(in, in.q) }),
@@ -169,7 +218,7 @@ func (c *server) routes() []route {
 			if err != nil {
 				return nil, err
 			}
-			veil(run, in.person)
+			control.Veil(run, in.person)
 			return run, nil
 		}),
 		on(route{method: "POST", path: "/v1/runs", id: "openRun", caller: hosts, kept: true,
@@ -279,6 +328,9 @@ type (
 		Unknown  []control.Unknown                         `json:"unknown"`
 		Latest   map[sallyport.AgentID]sallyport.ReleaseID `json:"latest"`
 		Records  int64                                     `json:"records"`
+		// Differences are tools that an upstream offers otherwise than they are pinned, as the
+		// answering server saw it last: calls of these are refused. Absent if there are none.
+		Differences []gateway.Difference `json:"differences,omitempty"`
 		// Servers share the store; absent if it belongs to one.
 		Servers []control.Replica `json:"servers,omitempty"`
 	}
@@ -543,17 +595,9 @@ func (c *server) listRuns(ctx context.Context, by *sallyport.Person, q *RunQuery
 		return nil, err
 	}
 	for i := range runs {
-		veil(&runs[i], by)
+		control.Veil(&runs[i], by)
 	}
 	return pageOf(runs, q.limit(), func(r *sallyport.Run) string { return cursor("runs", string(r.ID)) }), nil
-}
-
-// veil takes out of a run what its host said of the task and of people, unless
-// the person may read payloads of its stage.
-func veil(run *sallyport.Run, by *sallyport.Person) {
-	if control.ReadPayloads(by, run.Stage) != nil {
-		run.Envelope.Task, run.Envelope.Person, run.Envelope.TrustedValues = "", "", nil
-	}
 }
 
 func (c *server) call(ctx context.Context, by *sallyport.Person, id sallyport.CallID, payloads bool) (*CallDetail, error) {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -203,7 +204,7 @@ func TestOthersAreRefused(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	revoked := r.signIn("admin@example.com")
-	keys, err := r.store.Keys(r.Context())
+	keys, err := r.store.ListKeys(r.Context(), "", 0, time.Time{}, "", 1)
 	r.must(err)
 	r.must(r.Control.RevokeKey(r.Context(), &sallyport.Person{ID: "x", Roles: []sallyport.Role{sallyport.Admin}}, keys[0].ID, "test"))
 	for id, v := range verbs {

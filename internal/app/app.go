@@ -30,6 +30,7 @@ import (
 	"sallyport/internal/audit"
 	"sallyport/internal/auth"
 	"sallyport/internal/config"
+	"sallyport/internal/console"
 	"sallyport/internal/control"
 	"sallyport/internal/gateway"
 	"sallyport/internal/sandbox"
@@ -69,6 +70,7 @@ type App struct {
 	refusing sync.Mutex
 
 	beside     sync.WaitGroup // what watch started
+	suspending sync.WaitGroup // what suspend started
 	recovering atomic.Bool
 }
 
@@ -114,32 +116,42 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	}
 	a.Auth = &auth.Auth{Keys: a.Store, Now: time.Now}
 	stages := map[sallyport.Stage]gateway.Backends{}
+	offered := &offers{stages: map[sallyport.Stage]*upstream.Stage{}}
 	for _, stage := range []sallyport.Stage{sallyport.Staging, sallyport.Production} {
 		s := upstream.NewStage(upstream.Config{
 			Stage: stage, Secret: a.secretsOf(stage), Dir: o.Dir, Log: o.Log,
-			Client: upstream.Implementation{Name: "sallyport", Version: Version}, Home: a.Store.Start,
+			Client: upstream.Implementation{Name: "sallyport", Version: Version}, Home: a.Store.Start, ToolsChanged: a.toolsChanged(stage),
 		})
 		a.onStop(func() error {
 			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 			defer cancel()
 			return s.Close(ctx)
 		})
-		stages[stage] = s
+		stages[stage], offered.stages[stage] = s, s
 	}
 	a.metrics = telemetry.New(Version, telemetry.Now{
 		Records:  func() float64 { return float64(a.Store.Size()) },
 		Halts:    func() float64 { return float64(len(a.Gateway.State().Halts)) },
 		InFlight: func() float64 { return float64(a.Gateway.InFlight()) },
 	})
+	worlds := sandbox.New(sandbox.Config{Source: a.Store, Now: time.Now, Shared: a.Store.Replicated()})
 	a.Gateway = gateway.New(gateway.Config{
-		Identities: a.Auth, Runs: a.Store, Ledger: a.Store, Plans: a, World: sandbox.New(sandbox.Config{Source: a.Store, Now: time.Now, Shared: a.Store.Replicated()}), Rates: a.Store, Stages: stages,
+		Identities: a.Auth, Runs: a.Store, Ledger: a.Store, Plans: a, World: worlds, Shadows: worlds, Rates: a.Store, Counters: a.Store, Suspend: a.suspend, Approvals: a.Store.Gate(), Histories: a.Store, Stages: stages,
 		Now: time.Now, Log: o.Log, DispatchWithin: 5 * time.Second, Ready: a.ready,
 		Lease: a.Store.Lease, BestEffort: project.Server.BestEffort,
-		Observer: a.metrics,
+		Observer: a.metrics, Vault: a.Store, DomainKey: func(domain string) ([32]byte, error) {
+			k, err := auth.NewDomainKey(a.Ring.Pseudonyms, domain)
+			if err != nil {
+				return [32]byte{}, err
+			}
+			return k.Pseudonyms, nil
+		},
 	})
 	a.Control = control.New(control.Config{
-		Book: a.Store, Past: a.Store, People: a.Store, Live: live{a}, Others: a.Store, Spare: spare{a.halts}, Now: time.Now, Log: o.Log,
+		Book: a.Store, Past: a.Store, People: a.Store, Live: live{a}, Others: a.Store, Pending: a.Store, Spare: spare{a.halts}, Now: time.Now, Log: o.Log,
 	})
+	offered.control = a.Control
+	a.onStop(func() error { a.suspending.Wait(); return nil }) // the listener has been closed by then
 	// Halts that the store has not taken work before the first call.
 	spared, err := spare{a.halts}.Kept()
 	if err != nil {
@@ -200,7 +212,7 @@ func (a *App) listen(ctx context.Context, s config.Server) (net.Listener, error)
 	a.agents = agentside.New(agentside.Config{
 		Gateway: a.Gateway, AllowedHosts: s.AllowedHosts, AllowedOrigins: append(s.AllowedOrigins, a.URL), MaxBody: s.Limits.Body,
 		ServerInfo: agentside.ServerInfo{Name: "sallyport", Version: Version}, Log: a.Log, Now: time.Now,
-		Replicas: a.newReplicas(),
+		Plain: &agentside.Plain{At: a.Gateway.Plain, Refuse: api.RefuseWith}, Replicas: a.newReplicas(), Approvals: &agentside.Approvals{Wait: a.decided, Page: a.pageOf, State: a.Ring.RequestState},
 	})
 	return l, a.Store.Reached(ctx, cmp.Or(s.Address, reachedAt(l.Addr())))
 }
@@ -210,7 +222,7 @@ func (a *App) serve(l net.Listener, s config.Server) error {
 	mux.Handle("/mcp", a.agents)
 	mux.Handle("/mcp/{$}", a.agents) // as people write it
 	mux.Handle("/v1/", a.hosts(s.AllowedHosts, api.Handler(api.Config{
-		Who: a.Auth, Control: a.Control, Past: a.Store, Answers: a.Store, Propose: a.Propose, Diff: a.diff, Version: Version, Now: time.Now, Log: a.Log,
+		Who: a.Auth, Control: a.Control, Past: a.Store, Answers: a.Store, Propose: a.Propose, Diff: a.diff, Differences: a.Gateway.Differences, Version: Version, Now: time.Now, Log: a.Log,
 	})))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
@@ -232,9 +244,13 @@ func (a *App) serve(l net.Listener, s config.Server) error {
 	mux.Handle("GET /.well-known/oauth-protected-resource", resource)
 	mux.Handle("GET /.well-known/oauth-protected-resource/mcp", resource) // RFC 9728 section 3.1
 	mux.Handle("GET /metrics", a.hosts(s.AllowedHosts, a.persons(a.metrics.Handler())))
-	mux.HandleFunc("GET /{$}", front)
+	mux.HandleFunc("GET /{$}", console.Front)
+	pages := a.hosts(s.AllowedHosts, console.Handler(console.Config{Who: a.Auth, Control: a.Control, Now: time.Now, Log: a.Log}))
+	for _, path := range console.Paths {
+		mux.Handle(path, pages)
+	}
 	mux.HandleFunc("/", elsewhere)
-	server := &http.Server{Handler: hurry(mux), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, ErrorLog: slog.NewLogLogger(a.Log.Handler(), slog.LevelDebug)}
+	server := &http.Server{Handler: hurry(a.plainly(mux)), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, ErrorLog: slog.NewLogLogger(a.Log.Handler(), slog.LevelDebug)}
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
@@ -253,6 +269,24 @@ func (a *App) serve(l net.Listener, s config.Server) error {
 		return err
 	})
 	return nil
+}
+
+// plainly takes out what is for HTTP APIs, whose paths are their own: a mux would clean
+// them.
+func (a *App) plainly(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.EscapedPath(), agentside.PlainPath) {
+			a.agents.ServePlain(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// elsewhere answers where nothing is. Who comes there is mostly a client that was
+// given the address without its path, and shows this text to a person.
+func elsewhere(w http.ResponseWriter, _ *http.Request) {
+	http.Error(w, "there is nothing at this address: agents connect to /mcp with a key (sallyport connect), and the API is under /v1", http.StatusNotFound)
 }
 
 // persons lets persons with a role through, by their credential.
@@ -340,6 +374,7 @@ func (a *App) watch() {
 			}
 		}
 	})
+	a.beside.Go(func() { a.notifier().Run(ctx) })
 	a.beside.Go(func() {
 		minute := time.NewTicker(time.Minute)
 		defer minute.Stop()
@@ -352,12 +387,27 @@ func (a *App) watch() {
 				if _, err := a.Store.Sweep(ctx); err != nil && ctx.Err() == nil {
 					a.Log.Error("ending idle runs", "err", err)
 				}
+				if err := a.Store.SweepApprovals(ctx); err != nil && ctx.Err() == nil {
+					a.Log.Error("ending approvals that nobody decided", "err", err)
+				}
+				if err := a.Store.SweepVault(ctx); err != nil && ctx.Err() == nil {
+					a.Log.Error("forgetting originals of pseudonyms whose time is over", "err", err)
+				}
+				if err := a.Store.SweepCounters(ctx); err != nil && ctx.Err() == nil {
+					a.Log.Error("forgetting counters whose time is over", "err", err)
+				}
 				if err := a.Store.SweepAnswers(ctx); err != nil && ctx.Err() == nil {
 					a.Log.Error("forgetting answers of requests made a day ago", "err", err)
 				}
 			}
 		}
 	})
+}
+
+// suspend halts a run for what it does, at once, and has that recorded by somebody else.
+func (a *App) suspend(h sallyport.Halt) {
+	a.haltNow(h)
+	a.suspending.Go(func() { a.Control.HaltLocally(context.Background(), h) })
 }
 
 // haltBeside makes a halt work at once, and has it recorded by somebody else.
@@ -646,6 +696,16 @@ func (l live) Check(r *sallyport.Release, c *sallyport.StageConfig) error {
 		return sallyport.Refuse(sallyport.BadConfig, err.Error(), "correct the files and apply again")
 	}
 	return nil
+}
+func (l live) Fits(ctx context.Context, b *sallyport.Bound, arguments []byte) error {
+	if b.Kind != sallyport.KindTool {
+		return sallyport.Refuse(sallyport.BadRequest, "a "+b.Kind.String()+" has no arguments that could be edited", "approve or deny it as it is")
+	}
+	p, err := l.a.Plan(ctx, b.Release, b.Stage, b.StageConfig)
+	if err != nil {
+		return err
+	}
+	return p.Fits(b.Upstream, b.Tool, arguments)
 }
 func (l live) Ended(id sallyport.RunID) {
 	l.a.Store.Forget(id)

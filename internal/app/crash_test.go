@@ -511,7 +511,7 @@ func (c *town) call(client *http.Client, url, token, tool, name string) bool {
 	if resp.StatusCode == http.StatusServiceUnavailable {
 		return false // told to stop
 	}
-	if _, err := c.told(name, tool, raw); err != nil {
+	if _, err := c.told(name, tool, resp.Header, raw); err != nil {
 		c.t.Errorf("%s of %s: %s: %v", name, tool, resp.Status, err)
 		return false
 	}
@@ -519,7 +519,7 @@ func (c *town) call(client *http.Client, url, token, tool, name string) bool {
 }
 
 // told keeps what came back for a call. The code is empty if that is a result.
-func (c *town) told(name, tool string, raw []byte) (code sallyport.Code, err error) {
+func (c *town) told(name, tool string, header http.Header, raw []byte) (code sallyport.Code, err error) {
 	var answer struct {
 		Result *struct {
 			IsError bool
@@ -538,8 +538,11 @@ func (c *town) told(name, tool string, raw []byte) (code sallyport.Code, err err
 		return "", nil
 	}
 	var refusal refused
-	if err := json.Unmarshal(answer.Result.Meta["sallyport/refusal"], &refusal); err != nil || refusal.Code == "" || refusal.Call == "" {
+	if err := json.Unmarshal(answer.Result.Meta["sallyport/refusal"], &refusal); err != nil || refusal.Code == "" {
 		return "", fmt.Errorf("no refusal: %s", raw)
+	}
+	if refusal.Call = sallyport.CallID(header.Get("X-Request-Id")); refusal.Call == "" {
+		return "", fmt.Errorf("a refusal without the id of its call: %s", raw)
 	}
 	c.refusals[name] = refusal
 	return refusal.Code, nil
@@ -876,7 +879,7 @@ func (c *town) checkState(url string, log *store.Store) {
 		}
 	}
 
-	keys, err := log.Keys(ctx)
+	keys, err := log.ListKeys(ctx, "", 0, time.Time{}, "", 1<<20)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -907,7 +910,7 @@ func (c *town) checkState(url string, log *store.Store) {
 	}
 	same(c.t, "pointers", pointers, h.pointers)
 	runs := map[sallyport.RunID]bool{}
-	stands, err := log.Runs(ctx, "", 1<<20)
+	stands, err := log.ListRuns(ctx, control.RunFilter{}, "", 1<<20)
 	if err != nil {
 		c.t.Fatal(err)
 	}

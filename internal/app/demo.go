@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"time"
@@ -28,15 +29,20 @@ const demoPolicy = `// What the support agent may do. Nothing is allowed that no
 @id("read")
 permit (principal == Agent::"support", action in Action::"read", resource);
 
-@id("small-refunds")
-permit (principal == Agent::"support", action == Action::"payments/refund", resource)
-when { context.args.amount <= 100 };
+@id("refunds")
+permit (principal == Agent::"support", action == Action::"payments/refund", resource);
 
-@id("refund-limit")
-@reason("refunds above 100 EUR are not for agents")
-@hint("ask a person of the payments team to make this refund")
+@id("refund-approval")
+@reason("refunds above 100 EUR are approved by a person")
+@on_deny("approval") @approver_role("approver") @expires("1h")
 forbid (principal, action == Action::"payments/refund", resource)
 when { context.args.amount > 100 };
+
+@id("refund-limit")
+@reason("refunds above 500 EUR are not for agents")
+@hint("ask a person of the payments team to make this refund")
+forbid (principal, action == Action::"payments/refund", resource)
+when { context.args.amount > 500 };
 
 @id("notes")
 permit (principal == Agent::"support", action == Action::"crm/add_note", resource);
@@ -59,6 +65,9 @@ type Demo struct {
 	App     *App
 	Company *demo.Company
 	Person  *sallyport.Person
+
+	agent *demo.Agent // the one in production
+	held  demo.Step   // what it waits for
 }
 
 // NewDemo writes a project directory under dir, starts the company's servers and
@@ -126,11 +135,11 @@ func (d *Demo) write(dir, servers string) error {
 			name, name, servers, name, name, tools[i])
 	}
 	for name, text := range files {
-		path := filepath.Join(dir, filepath.FromSlash(name))
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		at := filepath.Join(dir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(at), 0o700); err != nil {
 			return err
 		}
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		if err := os.WriteFile(at, []byte(text), 0o600); err != nil {
 			return err
 		}
 	}
@@ -153,11 +162,11 @@ func (d *Demo) write(dir, servers string) error {
 
 // writeOnce writes a file of a project directory, unless it exists.
 func writeOnce(dir, name, text string) error {
-	path := filepath.Join(dir, filepath.FromSlash(name))
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	at := filepath.Join(dir, filepath.FromSlash(name))
+	if err := os.MkdirAll(filepath.Dir(at), 0o700); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := os.OpenFile(at, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
 		return nil
 	}
@@ -283,6 +292,9 @@ func (d *Demo) perform(ctx context.Context, out io.Writer) error {
 			}
 			return
 		}
+		if s.Outcome == demo.Held {
+			d.agent, d.held = agent, s
+		}
 		kept.show(out, s)
 	})
 	if err != nil {
@@ -295,6 +307,31 @@ func (d *Demo) perform(ctx context.Context, out io.Writer) error {
 	kept.close(out)
 	fmt.Fprintf(out, "  Halt of agent support: confirmed in %d µs, %d calls in flight, recorded.\n", report.ConfirmedMicros, len(report.InFlight))
 	return d.App.Control.Resume(ctx, d.Person, sallyport.HaltAgent, "support", "the demo goes on")
+}
+
+// Held is the approval that the agent waits for in production, and false if it waits for
+// none.
+func (d *Demo) Held() (sallyport.ApprovalID, bool) {
+	return sallyport.ApprovalID(path.Base(d.held.Page)), d.held.State != ""
+}
+
+// Wait has the agent come back until people have decided, and tells what came of it.
+func (d *Demo) Wait(ctx context.Context, out io.Writer) {
+	for ctx.Err() == nil {
+		s := d.agent.Return(ctx, d.held)
+		if s.Outcome != demo.Held {
+			if ctx.Err() == nil {
+				fmt.Fprintln(out, "\nThe agent came back:")
+				printStep(out, s)
+			}
+			return
+		}
+		d.held.State = s.State
+		select { // where nothing holds it there
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+	}
 }
 
 // books are what was refunded while the agent worked: as it reads it, and at the live
@@ -329,11 +366,16 @@ func printStep(out io.Writer, s demo.Step) {
 		return
 	}
 	mark := "ok    "
-	if s.Outcome != demo.OK {
+	switch s.Outcome {
+	case demo.OK:
+	case demo.Held:
+		mark = "held"
+		s.Text += " " + s.Page
+	default:
 		mark = "refused"
 	}
 	text := strings.Join(strings.Fields(s.Text), " ")
-	if len(text) > 110 {
+	if len(text) > 110 && s.Outcome != demo.Held {
 		text = text[:107] + "..."
 	}
 	fmt.Fprintf(out, "  %-7s %s %s\n          %s\n", strings.TrimSpace(mark), s.Tool, s.Args, text)

@@ -44,7 +44,7 @@ const (
 // Finding is one thing that doctor looked at.
 type Finding struct {
 	Verdict Verdict `json:"verdict"`
-	Area    string  `json:"area"` // "files", "store", "server", "keys", "log", "halts", "disk", "clock", "upstreams" or "person"
+	Area    string  `json:"area"` // "files", "store", "server", "keys", "log", "halts", "notify", "disk", "clock", "upstreams" or "person"
 	Found   string  `json:"found"`
 	// Fix is what to do about it; it may be a command.
 	Fix string `json:"fix,omitempty"`
@@ -60,6 +60,7 @@ type doctor struct {
 	server   config.Server
 	running  bool // a process has the store open
 	stored   bool // there is a store
+	older    bool // and its tables are those of an older version
 	// empty are the stages that nobody was promoted to, as far as the store says.
 	empty []sallyport.Stage
 }
@@ -82,6 +83,7 @@ func Doctor(ctx context.Context, dir string, limit time.Duration, now func() tim
 	d.store(ctx)
 	d.port(ctx)
 	d.keys()
+	d.targets()
 	d.log(ctx)
 	d.clock()
 	d.upstreams(ctx, limit)
@@ -260,6 +262,7 @@ func (d *doctor) store(ctx context.Context) {
 }
 
 func (d *doctor) schema(is, newest int64) {
+	d.older = is < newest
 	switch {
 	case is < newest:
 		d.say(Warn, "store", "start it: sallyport up. Keep a copy of the store first", "its schema has version %d; the next start brings it to %d", is, newest)
@@ -419,6 +422,7 @@ func (d *doctor) log(ctx context.Context) {
 	}
 	defer s.Close()
 	d.decided(ctx, s)
+	d.notices(ctx, s)
 	last, err := s.Recent(ctx, -1, 1)
 	if err != nil || len(last) == 0 {
 		d.say(Fine, "log", "", "it is empty")
@@ -563,7 +567,7 @@ func (d *doctor) upstream(ctx context.Context, u *config.Upstream, stage sallypo
 		}
 	}
 	if len(off) > 0 {
-		d.say(Fail, "upstreams", fmt.Sprintf("look at it, and pin it again if it is meant: sallyport upstream pin %s --stage %s", u.ID, stage), "%s does not serve what is pinned: %s", name, strings.Join(off, ", "))
+		d.say(Fail, "upstreams", fmt.Sprintf("look at it, and pin it again if it is meant: sallyport upstream review %s --stage %s", u.ID, stage), "%s does not serve what is pinned: %s", name, strings.Join(off, ", "))
 	} else {
 		d.say(Fine, "upstreams", "", "%s serves what is pinned: %s", name, Count(len(found.Tools), "tool"))
 	}

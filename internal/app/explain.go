@@ -15,6 +15,7 @@ import (
 	"sallyport/internal/config"
 	"sallyport/internal/policy"
 	"sallyport/internal/schema"
+	"sallyport/internal/store"
 	"sallyport/internal/wire"
 )
 
@@ -49,14 +50,45 @@ func ExplainCall(ctx context.Context, dir string, id sallyport.CallID) (*Explain
 		return nil, err
 	}
 	defer log.Close()
+	past, err := readPast(ctx, log, id)
+	if err != nil {
+		return nil, err
+	}
+	out := &past.Explained
+	if past.query == nil {
+		out.Notes = append(out.Notes, "policy was not asked: the call ended before")
+		return out, nil
+	}
+	why, err := explain(past.release, past.stage, past.query)
+	if err != nil {
+		return nil, err
+	}
+	out.Why = why
+	if why.Decision.Allow != out.Recorded.Allow || len(why.Decision.Reasons) != len(out.Recorded.Reasons) {
+		out.Notes = append(out.Notes, "decided again, the call does not end as it was recorded: what decided may depend on something that was not kept")
+	}
+	return out, nil
+}
+
+// pastCall is a call of the log, and what policy was asked about it.
+type pastCall struct {
+	Explained
+	query   *policy.Query // nil if policy was not asked
+	release *sallyport.Release
+	stage   *sallyport.StageConfig
+}
+
+// readPast reads a call from the log. If its arguments are erased that is a refusal with
+// code not_found.
+func readPast(ctx context.Context, log *store.Store, id sallyport.CallID) (*pastCall, error) {
 	// Whoever may read the keys and the store may read what was sent.
 	c, lines, err := log.Call(ctx, id, func(sallyport.Stage) error { return nil })
 	if err != nil {
 		return nil, err
 	}
-	out := &Explained{
+	out := &pastCall{Explained: Explained{
 		Call: id, Run: c.Run, At: c.At, Agent: c.Agent, Release: c.Release, Stage: c.Stage, Kind: c.Kind, Upstream: c.Upstream, Tool: c.Tool, Refusal: c.Refusal,
-	}
+	}}
 	var asked *audit.Record // the record that holds the decision
 	for _, l := range lines {
 		r, err := audit.ParseRecord(l.Body)
@@ -71,7 +103,6 @@ func ExplainCall(ctx context.Context, dir string, id sallyport.CallID) (*Explain
 		}
 	}
 	if asked == nil {
-		out.Notes = append(out.Notes, "policy was not asked: the call ended before")
 		return out, nil
 	}
 	if out.Recorded = asked.Decision; out.Recorded == nil {
@@ -81,16 +112,14 @@ func ExplainCall(ctx context.Context, dir string, id sallyport.CallID) (*Explain
 		return nil, sallyport.Refuse(sallyport.NotFound, "the arguments of "+string(id)+" have been erased, so its decision cannot be made again",
 			"audit trace "+string(id)+" shows the decision as it was recorded")
 	}
-	release, err := log.Release(ctx, c.Release)
-	if err != nil {
+	if out.release, err = log.Release(ctx, c.Release); err != nil {
 		return nil, err
 	}
-	stage, err := log.StageConfig(ctx, asked.StageConfig)
-	if err != nil {
+	if out.stage, err = log.StageConfig(ctx, asked.StageConfig); err != nil {
 		return nil, err
 	}
 	q := &policy.Query{
-		Principal: sallyport.Principal{Agent: c.Agent, Release: c.Release, Key: c.Key}, Tier: release.Tier, Owner: release.Owner,
+		Principal: sallyport.Principal{Agent: c.Agent, Release: c.Release, Key: c.Key}, Tier: out.release.Tier, Owner: out.release.Owner,
 		Kind: c.Kind, Upstream: c.Upstream, UpstreamIdentity: asked.UpstreamIdentity, ToolDigest: asked.ToolDigest,
 		Args: out.Args, Stage: c.Stage, Now: c.At, Run: policy.RunFacts{ID: c.Run},
 	}
@@ -103,6 +132,15 @@ func ExplainCall(ctx context.Context, dir string, id sallyport.CallID) (*Explain
 	if err := json.Unmarshal(asked.Facts, &facts); err != nil {
 		return nil, fmt.Errorf("facts of %s: %w", id, err)
 	}
+	q.Content, q.Counters, q.Declared = facts.Content, facts.Counters, facts.Declared
+	if facts.History != nil {
+		q.History = *facts.History
+		q.History.Known = true
+	}
+	if facts.Provenance != nil {
+		q.Provenance = *facts.Provenance
+		q.Provenance.Known = true
+	}
 	q.Run.Calls, q.Run.Implicit, q.Run.Labels = facts.Calls, facts.Implicit, facts.Labels
 	run, err := log.Run(ctx, c.Run)
 	if err != nil {
@@ -110,14 +148,7 @@ func ExplainCall(ctx context.Context, dir string, id sallyport.CallID) (*Explain
 	}
 	q.Run.Task, q.Run.Person = run.Envelope.Task, run.Envelope.Person
 	q.Principal.Person = run.Envelope.Person
-	why, err := explain(release, stage, q)
-	if err != nil {
-		return nil, err
-	}
-	out.Why = why
-	if why.Decision.Allow != out.Recorded.Allow || len(why.Decision.Reasons) != len(out.Recorded.Reasons) {
-		out.Notes = append(out.Notes, "decided again, the call does not end as it was recorded: what decided may depend on something that was not kept")
-	}
+	out.query = q
 	return out, nil
 }
 
@@ -200,7 +231,7 @@ func toolNamed(r *sallyport.Release, name string) *sallyport.Tool {
 }
 
 func explain(r *sallyport.Release, c *sallyport.StageConfig, q *policy.Query) (*policy.Explanation, error) {
-	set, problems := policy.Compile(policy.Inputs(r, c))
+	set, problems := policy.CompileFor(r, c)
 	if len(problems) > 0 {
 		return nil, &problems[0]
 	}

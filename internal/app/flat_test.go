@@ -16,6 +16,7 @@ import (
 	"sallyport"
 	"sallyport/internal/agentside"
 	"sallyport/internal/audit"
+	"sallyport/internal/control"
 	"sallyport/internal/gateway"
 	"sallyport/internal/testkit"
 	"sallyport/internal/wire"
@@ -107,7 +108,7 @@ func TestImplicitRunsLeaveMemoryFlat(t *testing.T) {
 			Payload: gateway.Payload{Salt: make([]byte, 32), Arguments: []byte("{}")},
 		})
 	})
-	ended, err := s.Store.Runs(ctx, "", 2*n)
+	ended, err := s.Store.ListRuns(ctx, control.RunFilter{}, "", 2*n)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -278,7 +278,7 @@ func (f *fleet) ask(r *replica, req *http.Request, name, tool string) string {
 		if resp.StatusCode != http.StatusOK {
 			return fmt.Sprintf("HTTP %d", resp.StatusCode)
 		}
-		code, err := f.told(name, tool, raw)
+		code, err := f.told(name, tool, resp.Header, raw)
 		switch {
 		case err != nil:
 			f.t.Errorf("%s of %s: %v", name, tool, err)

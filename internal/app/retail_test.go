@@ -27,11 +27,14 @@ type retail struct {
 
 type retailTask struct {
 	ID    int
-	Calls []struct {
-		Tool      string
-		Arguments json.RawMessage
-		Output    string
-	} `json:"ground_truth"`
+	User  string       `json:"user_id"`
+	Calls []retailCall `json:"ground_truth"`
+}
+
+type retailCall struct {
+	Tool      string
+	Arguments json.RawMessage
+	Output    string
 }
 
 func unzipped(t testing.TB, name string) []byte {
@@ -53,6 +56,13 @@ func unzipped(t testing.TB, name string) []byte {
 
 // newRetail writes the project and starts it; more is added to sallyport.yaml.
 func newRetail(t testing.TB, more string) *retail {
+	t.Helper()
+	files, tasks := retailFiles(t, more)
+	return startRetail(t, files, tasks)
+}
+
+// retailFiles are those of the project, and the tasks that were recorded.
+func retailFiles(t testing.TB, more string) (map[string]string, map[string][]retailTask) {
 	t.Helper()
 	var recorded struct {
 		Tools []struct {
@@ -89,8 +99,7 @@ func newRetail(t testing.TB, more string) *retail {
 		}
 		return string(text)
 	}
-	dir := t.TempDir()
-	for name, text := range map[string]string{
+	return map[string]string{
 		"sallyport.yaml":             "listen: 127.0.0.1:8484\n" + more,
 		"agents/clerk.yaml":          "agent: clerk\nowner: ana@example.com\ntier: medium\nupstreams: [shop]\npolicies: [policies/all.cedar]\n",
 		"policies/all.cedar":         "@id(\"all\")\npermit (principal, action, resource);\n",
@@ -99,19 +108,18 @@ func newRetail(t testing.TB, more string) *retail {
 		"worlds/retail.yaml":         read("retail.yaml"),
 		"worlds/data/retail.star":    read("retail.star"),
 		"worlds/data/retail_db.json": string(unzipped(t, "retail_db.json.gz")),
-	} {
-		path := filepath.Join(dir, filepath.FromSlash(name))
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	}, recorded.Splits
+}
+
+// startRetail starts a project and lets the clerk into its sandbox.
+func startRetail(t testing.TB, files map[string]string, tasks map[string][]retailTask) *retail {
+	t.Helper()
+	dir := t.TempDir()
+	writeFiles(t, dir, files)
 	if _, problems := config.Load(os.DirFS(dir)); len(problems) > 0 {
 		t.Fatal(problems)
 	}
-	s := &retail{t: t, tasks: recorded.Splits}
+	s := &retail{t: t, tasks: tasks}
 	s.App = s.start(dir)
 	if _, err := s.Founder(t.Context(), "you@localhost"); err != nil {
 		t.Fatal(err)

@@ -662,8 +662,14 @@ func TestRecordingsHoldNoOriginals(t *testing.T) {
 	}
 	world := people.New(31)
 	var planted []people.Planted
+	born := 0
 	for i := range 500 {
 		r := world.Record()
+		for _, p := range r.Planted {
+			if p.Kind == ident.BirthDate {
+				born++
+			}
+		}
 		text, err := json.Marshal(string(r.Doc))
 		if err != nil {
 			t.Fatal(err)
@@ -676,6 +682,9 @@ func TestRecordingsHoldNoOriginals(t *testing.T) {
 			t.Fatal(err)
 		}
 		planted = append(planted, r.Planted...)
+	}
+	if got := w.Report().Replaced[ident.BirthDate.Class()]; born == 0 || got < 2*born { // each is there twice: as text and as content
+		t.Errorf("%d dates of birth were counted, and %d were twice there", got, born)
 	}
 	recorded := bytes.Clone(file.Bytes())
 	sealed, report, err := cassette.Seal(recorded, w.Originals(), nil)

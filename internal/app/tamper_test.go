@@ -174,7 +174,7 @@ func TestTamperedStore(t *testing.T) {
 		kind audit.FindingKind
 		seq  int64
 	}{
-		"hash":           {[]string{`UPDATE hashes SET hashes = CAST(X'00' || substr(hashes, 2) AS blob) WHERE first = 0`}, audit.TreeBroken, 0},
+		"hash":           {[]string{`UPDATE hashes SET hashes = CAST(CASE substr(hashes, 1, 1) WHEN X'00' THEN X'01' ELSE X'00' END || substr(hashes, 2) AS blob) WHERE first = 0`}, audit.TreeBroken, 0},
 		"hashes removed": {[]string{`DELETE FROM hashes WHERE first > 0`}, audit.TreeBroken, -2},
 		"signature":      {[]string{`UPDATE checkpoints SET note = CAST(replace(CAST(note AS text), substr(CAST(note AS text), -6, 2), 'AA') AS blob) WHERE size = (SELECT max(size) FROM checkpoints)`}, audit.CheckpointBad, -1},
 		"no checkpoints": {[]string{`DELETE FROM checkpoints`}, audit.CheckpointBad, -1},

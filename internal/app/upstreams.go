@@ -20,6 +20,7 @@ import (
 	"sallyport"
 	"sallyport/internal/canonical"
 	"sallyport/internal/config"
+	"sallyport/internal/descriptor"
 	"sallyport/internal/upstream"
 	"sallyport/internal/wire"
 )
@@ -193,6 +194,10 @@ type Repin struct {
 	// Server says that what it says of itself has changed.
 	Server bool        `json:"server_changed"`
 	Tools  []ToolRepin `json:"tools"`
+	// Review is what the differences mean, absent where nobody has pinned it before, and
+	// Findings are what in the definitions looks like an attack.
+	Review   []descriptor.Change  `json:"review,omitempty"`
+	Findings []descriptor.Finding `json:"findings,omitempty"`
 	// Unfit are tools that it offers and that cannot be offered to agents: they are
 	// left out, and the others are kept.
 	Unfit []UnfitTool `json:"unfit,omitempty"`
@@ -204,6 +209,7 @@ type Repin struct {
 
 	dir  string
 	pins []byte
+	next *config.Pins
 }
 
 // ToolRepin is one tool of a Repin.
@@ -225,9 +231,17 @@ type UnfitTool struct {
 // or, if that is zero, in the lowest one that reaches it. Nothing is written
 // before [Repin.Write].
 func ProbePins(ctx context.Context, dir string, id sallyport.UpstreamID, stage sallyport.Stage) (*Repin, error) {
-	u, err := LoadUpstream(dir, id)
-	if err != nil {
+	if _, err := LoadUpstream(dir, id); err != nil {
 		return nil, err
+	}
+	return probePins(ctx, os.DirFS(dir), dir, id, stage)
+}
+
+// probePins is ProbePins of a project directory whose files are those of fsys.
+func probePins(ctx context.Context, fsys fs.FS, dir string, id sallyport.UpstreamID, stage sallyport.Stage) (*Repin, error) {
+	u, wrong := config.LoadUpstream(fsys, id)
+	if len(wrong) > 0 {
+		return nil, wrong
 	}
 	for _, s := range []sallyport.Stage{sallyport.Staging, sallyport.Production} {
 		if of := u.Stages[s]; stage == 0 && !of.Transport.None() {
@@ -246,7 +260,9 @@ func ProbePins(ctx context.Context, dir string, id sallyport.UpstreamID, stage s
 	var found upstream.Probed
 	if u.API != nil {
 		found = described(u.API, 0)
-	} else if found, err = probe(ctx, dir, u, stage); err != nil {
+	} else if seen, err := probe(ctx, dir, u, stage); err == nil {
+		found = seen
+	} else {
 		var r *sallyport.Refusal
 		if !errors.As(err, &r) {
 			return nil, fmt.Errorf("asking %s of %s what it offers: %w", id, stage, err)
@@ -264,7 +280,7 @@ func ProbePins(ctx context.Context, dir string, id sallyport.UpstreamID, stage s
 	r := &Repin{Upstream: id, Stage: stage, Path: u.PinsPath, Version: found.Version, First: u.Pins == nil, Unfit: unfit, dir: dir, pins: next.Marshal()}
 	// A stage that names no era takes that of the pins: only with the new ones is it
 	// known how the upstream will be reached.
-	as, problems := config.LoadUpstream(replaced{os.DirFS(dir), u.PinsPath, r.pins}, id)
+	as, problems := config.LoadUpstream(replaced{fsys, u.PinsPath, r.pins}, id)
 	at := of
 	if len(problems) == 0 {
 		at = as.Stages[stage]
@@ -276,7 +292,7 @@ func ProbePins(ctx context.Context, dir string, id sallyport.UpstreamID, stage s
 		next.Pinned[stage] = at.Identity
 		r.Moved = old.Pinned[stage] != at.Identity
 	}
-	r.pins = next.Marshal()
+	r.pins, r.next = next.Marshal(), &next
 	// What is written has to be what will be read.
 	if _, err := config.ParsePins(r.pins); err != nil {
 		return nil, sallyport.Refuse(sallyport.UpstreamProtocol, fmt.Sprintf("what %s says of itself cannot be pinned: %v", id, err), "the server has to be corrected")
@@ -291,8 +307,82 @@ func ProbePins(ctx context.Context, dir string, id sallyport.UpstreamID, stage s
 	r.Server = u.Pins == nil || old.Server.ProtocolVersion != next.Server.ProtocolVersion || old.Server.Instructions != next.Server.Instructions ||
 		!bytes.Equal(old.Server.Capabilities, next.Server.Capabilities) || !bytes.Equal(old.Server.ServerInfo, next.Server.ServerInfo)
 	r.Tools = compareTools(old.Tools, next.Tools)
+	if err := r.review(u, old, &next); err != nil {
+		return nil, err
+	}
 	r.consequences()
 	return r, nil
+}
+
+// review says what the differences mean and what looks like an attack.
+func (r *Repin) review(u *config.Upstream, old, next *config.Pins) error {
+	reads := map[string]bool{}
+	for i := range u.Tools {
+		reads[u.Tools[i].UpstreamName] = u.Tools[i].Access == sallyport.Read
+	}
+	set := func(p *config.Pins) *descriptor.Set {
+		s := &descriptor.Set{Upstream: u.ID, Instructions: p.Server.Instructions}
+		for _, d := range p.Tools {
+			s.Tools = append(s.Tools, descriptor.Tool{Definition: d, Reads: reads[toolName(d)]})
+		}
+		return s
+	}
+	others, err := pinnedBeside(r.dir, u.ID)
+	if err != nil {
+		return err
+	}
+	if r.Findings, err = descriptor.Check(set(next), others...); err != nil || r.First {
+		return err
+	}
+	r.Review, err = descriptor.Compare(set(old), set(next))
+	return err
+}
+
+// pinnedBeside are the pinned tools of all upstreams of a project directory but one. What
+// is wrong with their files is for doctor to say.
+func pinnedBeside(dir string, id sallyport.UpstreamID) ([]descriptor.Set, error) {
+	ids, err := UpstreamIDs(dir)
+	if err != nil {
+		return nil, err
+	}
+	var all []descriptor.Set
+	for _, other := range ids {
+		u, problems := config.LoadUpstream(os.DirFS(dir), other)
+		if other == id || len(problems) > 0 || u.Pins == nil {
+			continue
+		}
+		s := descriptor.Set{Upstream: other}
+		for _, d := range u.Pins.Tools {
+			s.Tools = append(s.Tools, descriptor.Tool{Definition: d})
+		}
+		all = append(all, s)
+	}
+	return all, nil
+}
+
+// Grave says why nobody should pin the upstream without having read every word; "" if
+// nothing speaks for that.
+func (r *Repin) Grave() string {
+	dangerous := 0
+	for i := range r.Review {
+		if r.Review[i].Effect == descriptor.Dangerous {
+			dangerous++
+		}
+	}
+	high := 0
+	for i := range r.Findings {
+		if r.Findings[i].Severity == descriptor.High {
+			high++
+		}
+	}
+	var why []string
+	if dangerous > 0 {
+		why = append(why, Count(dangerous, "dangerous change"))
+	}
+	if high > 0 && !r.Same() {
+		why = append(why, Count(high, "grave finding"))
+	}
+	return strings.Join(why, " and ")
 }
 
 // leaveOut takes the tools that cannot be offered to agents out of what an upstream

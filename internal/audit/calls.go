@@ -111,8 +111,8 @@ func needsIntent(r *Record) bool {
 		return false
 	case r.CallKind == sallyport.KindSampling, r.CallKind == sallyport.KindElicitation, r.CallKind == sallyport.KindRoots:
 		return false // asked of the client
-	case r.Binding == sallyport.Off, r.Binding == sallyport.Simulate, r.Binding == sallyport.Replay:
-		return false // answered here
+	case r.Binding == sallyport.Off, r.Binding == sallyport.Simulate, r.Binding == sallyport.Replay, r.Binding == sallyport.Shadow:
+		return false // answered here; over a live system, what is no read
 	}
 	return true
 }

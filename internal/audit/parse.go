@@ -114,6 +114,10 @@ func (in *reader) record(r *Record, brief bool) error {
 			return readText(in, &r.World)
 		case "number":
 			return in.number(&r.Number)
+		case "world_state":
+			return readText(in, &r.WorldState)
+		case "opaque":
+			return readText(in, &r.Opaque)
 		case "labels":
 			r.Labels = new(sallyport.Labels)
 			return in.labels(r.Labels)
@@ -160,15 +164,23 @@ func (in *reader) decision(d *sallyport.Decision) error {
 		switch string(key) {
 		case "allow":
 			return in.bool(&d.Allow)
+		case "held":
+			return in.bool(&d.Held)
 		case "reasons":
-			return in.array(func() error {
-				d.Reasons = append(d.Reasons, sallyport.Reason{})
-				return in.reason(&d.Reasons[len(d.Reasons)-1])
-			})
+			return in.reasons(&d.Reasons)
 		case "errors":
 			return in.texts(&d.Errors)
+		case "logged":
+			return in.reasons(&d.Logged)
 		}
 		return in.skip()
+	})
+}
+
+func (in *reader) reasons(to *[]sallyport.Reason) error {
+	return in.array(func() error {
+		*to = append(*to, sallyport.Reason{})
+		return in.reason(&(*to)[len(*to)-1])
 	})
 }
 
@@ -195,6 +207,8 @@ func (in *reader) labels(l *sallyport.Labels) error {
 			return in.word(&l.Integrity)
 		case "confidentiality":
 			return in.word(&l.Confidentiality)
+		case "suspected_injection":
+			return in.bool(&l.Suspected)
 		}
 		return in.skip()
 	})

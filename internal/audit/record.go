@@ -61,6 +61,16 @@ const (
 	// Reached is that a person is going to reach a real system outside of any release:
 	// to record its traffic, or to compare a world with it.
 	Reached Kind = "reached"
+	// Approved and Denied are what a person said of a call that policy held, and
+	// ApprovalExpired is that not enough said anything in time.
+	Approved        Kind = "approved"
+	Denied          Kind = "denied"
+	ApprovalExpired Kind = "approval_expired"
+	// ToolsDiffer is that an upstream was found to offer a tool otherwise than it is pinned.
+	ToolsDiffer Kind = "tools_differ"
+	// Drilled is that people are asked for what nobody should approve.
+	Drilled Kind = "drilled"
+
 	Started Kind = "started"
 	Stopped Kind = "stopped"
 )
@@ -126,6 +136,13 @@ type Record struct {
 	// and the arguments are all that its answer depends on.
 	World  sallyport.Digest `json:"world,omitempty"`
 	Number int64            `json:"number,omitempty"`
+	// WorldState, of outcomes, is the digest of what the run has made of the world's
+	// tables, after the call: in one world equal tables have equal digests.
+	WorldState sallyport.Digest `json:"world_state,omitempty"`
+	// Opaque is why this call of a run over a live system, or one before it, shows what
+	// the system would not have shown had it made the run's changes: from there on the run
+	// is no evidence.
+	Opaque string `json:"opaque,omitempty"`
 	// Labels are what the run knows after this record.
 	Labels   *sallyport.Labels  `json:"labels,omitempty"`
 	Approval string             `json:"approval,omitempty"`
@@ -219,6 +236,8 @@ func (r *Record) AppendJSON(dst []byte) ([]byte, error) {
 	}
 	b = appendField(b, `,"world":`, r.World)
 	b = appendNumber(b, `,"number":`, r.Number)
+	b = appendField(b, `,"world_state":`, r.WorldState)
+	b = appendField(b, `,"opaque":`, r.Opaque)
 	if l := r.Labels; l != nil {
 		if l.Integrity > sallyport.System || l.Confidentiality > sallyport.Restricted {
 			return fail(errors.New("labels are not known ones"))
@@ -227,6 +246,9 @@ func (r *Record) AppendJSON(dst []byte) ([]byte, error) {
 		b = appendString(b, l.Integrity.String())
 		b = append(b, `,"confidentiality":`...)
 		b = appendString(b, l.Confidentiality.String())
+		if l.Suspected {
+			b = append(b, `,"suspected_injection":true`...)
+		}
 		b = append(b, '}')
 	}
 	b = appendField(b, `,"approval":`, r.Approval)
@@ -261,29 +283,35 @@ func (r *Record) AppendJSON(dst []byte) ([]byte, error) {
 func appendDecision(b []byte, d *sallyport.Decision) []byte {
 	b = append(b, `{"allow":`...)
 	b = strconv.AppendBool(b, d.Allow)
-	if len(d.Reasons) > 0 {
-		b = append(b, `,"reasons":`...)
-		for i := range d.Reasons {
-			why := &d.Reasons[i]
-			if i == 0 {
-				b = append(b, '[')
-			} else {
-				b = append(b, ',')
-			}
-			b = append(b, `{"policy":`...)
-			b = appendString(b, why.Policy)
-			b = append(b, `,"effect":`...)
-			b = appendString(b, why.Effect)
-			b = appendField(b, `,"says":`, why.Says)
-			b = appendField(b, `,"hint":`, why.Hint)
-			b = append(b, '}')
-		}
-		b = append(b, ']')
+	if d.Held {
+		b = append(b, `,"held":true`...)
 	}
+	b = appendReasons(b, `,"reasons":[`, d.Reasons)
 	if len(d.Errors) > 0 {
 		b = appendStrings(append(b, `,"errors":`...), d.Errors)
 	}
-	return append(b, '}')
+	return append(appendReasons(b, `,"logged":[`, d.Logged), '}')
+}
+
+func appendReasons(b []byte, open string, reasons []sallyport.Reason) []byte {
+	if len(reasons) == 0 {
+		return b
+	}
+	b = append(b, open...)
+	for i := range reasons {
+		why := &reasons[i]
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, `{"policy":`...)
+		b = appendString(b, why.Policy)
+		b = append(b, `,"effect":`...)
+		b = appendString(b, why.Effect)
+		b = appendField(b, `,"says":`, why.Says)
+		b = appendField(b, `,"hint":`, why.Hint)
+		b = append(b, '}')
+	}
+	return append(b, ']')
 }
 
 func appendRefusal(b []byte, r *sallyport.Refusal) ([]byte, error) {

@@ -84,7 +84,9 @@ func fill(t testing.TB, v reflect.Value, name string) {
 		fill(t, v.Elem(), name)
 	case reflect.Struct:
 		for i := range v.NumField() {
-			fill(t, v.Field(i), v.Type().Field(i).Name)
+			if f := v.Type().Field(i); f.Tag.Get("json") != "-" {
+				fill(t, v.Field(i), f.Name)
+			}
 		}
 	case reflect.Slice:
 		if v.Type() == reflect.TypeFor[json.RawMessage]() {
@@ -205,7 +207,7 @@ func genRecord(t *rapid.T) *audit.Record {
 		}
 	}
 	if rapid.Bool().Draw(t, "labels") {
-		r.Labels = &sallyport.Labels{Integrity: sallyport.Integrity(1 + upTo(3)), Confidentiality: sallyport.Confidentiality(1 + upTo(3))}
+		r.Labels = &sallyport.Labels{Integrity: sallyport.Integrity(1 + upTo(3)), Confidentiality: sallyport.Confidentiality(1 + upTo(3)), Suspected: upTo(1) == 1}
 	}
 	if rapid.Bool().Draw(t, "refusal") {
 		r.Refusal = &sallyport.Refusal{Code: sallyport.Code(text.Draw(t, "code")), Reason: text.Draw(t, "reason")}

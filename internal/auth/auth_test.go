@@ -207,6 +207,7 @@ type office struct{ control.Spare }
 func (office) Halt(context.Context, sallyport.Halt) control.Stopped   { return control.Stopped{} }
 func (office) Refresh(context.Context) error                          { return nil }
 func (office) Check(*sallyport.Release, *sallyport.StageConfig) error { return nil }
+func (office) Fits(context.Context, *sallyport.Bound, []byte) error   { return nil }
 func (office) Ended(sallyport.RunID)                                  {}
 
 // TestLinkIsUsedOnce signs in fifty times at once with one link, before the real
@@ -258,7 +259,7 @@ func TestLinkIsUsedOnce(t *testing.T) {
 	}
 	close(begin)
 	wait.Wait()
-	all, err := s.Keys(ctx)
+	all, err := s.ListKeys(ctx, "", 0, time.Time{}, "", 100)
 	if err != nil || len(made) != 1 || len(all) != 1 || s.Size() != before+1 {
 		t.Fatalf("fifty uses of one link made %d keys, %d stored, %d records: %v", len(made), len(all), s.Size()-before, err)
 	}

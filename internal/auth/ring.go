@@ -1,6 +1,8 @@
 package auth
 
 import (
+	"crypto/aes"
+	"crypto/cipher"
 	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
@@ -25,6 +27,8 @@ type Ring struct {
 	Verifier   string // the public half, as audit verify takes it
 	Sealing    []byte // wraps data keys of runs
 	Pseudonyms []byte
+	// RequestState seals what clients bring back.
+	RequestState cipher.AEAD
 }
 
 // OpenRing reads the keys in a folder, making those that are missing.
@@ -58,7 +62,18 @@ func OpenRing(dir string) (*Ring, error) {
 	if r.Sealing, err = secretFile(filepath.Join(dir, "sealing.key")); err != nil {
 		return nil, err
 	}
-	r.Pseudonyms, err = secretFile(filepath.Join(dir, "pseudonym.key"))
+	if r.Pseudonyms, err = secretFile(filepath.Join(dir, "pseudonym.key")); err != nil {
+		return nil, err
+	}
+	state, err := secretFile(filepath.Join(dir, "request-state.key"))
+	if err != nil {
+		return nil, err
+	}
+	block, err := aes.NewCipher(state)
+	if err != nil {
+		return nil, err
+	}
+	r.RequestState, err = cipher.NewGCMWithRandomNonce(block)
 	return r, err
 }
 

@@ -35,7 +35,6 @@
 //	p := cassette.NewPlayer(deck, cassette.Options{})
 //	answer, err := p.Next("get_order", args)       // or *Miss
 //	p.Observe("create_order", args, result)        // a twin answered, the ids are its own
-//	p.Snapshot(), Restore(deck, o, snapshot), Rebuild(deck, o, history)
 //
 // # How good is it
 //

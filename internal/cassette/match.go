@@ -3,11 +3,9 @@ package cassette
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"maps"
 	"math"
-	"math/bits"
 	"slices"
 	"strconv"
 	"time"
@@ -532,90 +530,4 @@ func firstDifference(was, is *node, rules []*branch[rule], pointer string) (stri
 		look(strconv.Itoa(i), element(was, i), element(is, i))
 	}
 	return where, a, b
-}
-
-// Past is a call of a run that was answered.
-type Past struct {
-	Tool string
-	Args []byte
-	// Result is what something else than the cassette answered; nil if the cassette
-	// did.
-	Result []byte
-}
-
-// Rebuild is the player of a run after what it did so far, in order. Calls that were
-// misses are left out, or change nothing.
-func Rebuild(d *Deck, o Options, history []Past) (*Player, error) {
-	p := NewPlayer(d, o)
-	for i, h := range history {
-		var err error
-		if h.Result == nil {
-			_, err = p.Next(h.Tool, h.Args)
-		} else {
-			_, err = p.Observe(h.Tool, h.Args, h.Result)
-		}
-		if _, missed := err.(*Miss); err != nil && !missed {
-			return nil, fmt.Errorf("call %d of the run: %w", i+1, err)
-		}
-	}
-	return p, nil
-}
-
-// Snapshot is the state of the run: one JSON object in canonical form, so that equal
-// states are equal bytes.
-func (p *Player) Snapshot() []byte {
-	var used []byte
-	for _, w := range p.used {
-		for i := range 8 {
-			used = append(used, bits.Reverse8(byte(w>>(8*i))))
-		}
-	}
-	b := []byte(`{"live":{`)
-	for i, taped := range slices.Sorted(maps.Keys(p.live)) {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = append(wire.AppendString(b, taped), ':')
-		b = wire.AppendString(b, p.live[taped])
-	}
-	return fmt.Appendf(b, `},"used":"%s"}`, hex.EncodeToString(bytes.TrimRight(used, "\x00")))
-}
-
-// Restore is the player of a snapshot that a player of the same deck made.
-func Restore(d *Deck, o Options, snapshot []byte) (*Player, error) {
-	p := NewPlayer(d, o)
-	doc, err := parse(snapshot, 2)
-	if err != nil {
-		return nil, fmt.Errorf("state of a run: %w", err)
-	}
-	f := fields{of: doc}
-	f.only("live", "used")
-	live := f.get("live")
-	used, err := hex.DecodeString(f.text("used"))
-	switch {
-	case f.err != nil:
-		return nil, fmt.Errorf("state of a run: %w", f.err)
-	case err != nil || live.kind != '{':
-		return nil, fmt.Errorf("state of a run: it was not made by a player")
-	}
-	for i, b := range used {
-		for j := range 8 {
-			if b>>(7-j)&1 == 0 {
-				continue
-			}
-			at := 8*i + j
-			if at >= len(d.calls) {
-				return nil, fmt.Errorf("state of a run: it is of another cassette")
-			}
-			p.used[at/64] |= 1 << (at % 64)
-		}
-	}
-	for i, item := range live.items {
-		taped := live.names[i]
-		if item.kind != '"' {
-			return nil, fmt.Errorf("state of a run: it was not made by a player")
-		}
-		p.live[taped], p.taped[item.text] = item.text, taped
-	}
-	return p, nil
 }

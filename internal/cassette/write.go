@@ -89,6 +89,9 @@ type Scrubbed struct {
 	// Found are the values that have to be gone: none of them may be in a sealed
 	// cassette, in any encoding.
 	Found []Found
+	// Moved are the classes of values that were replaced by what others may have of their
+	// own, a date by another date: they are counted, and not looked for.
+	Moved []string
 }
 
 // Found is one personal value.
@@ -413,6 +416,9 @@ func (s *scrubbing) ask(leaf *Leaf) Scrubbed {
 		}
 	} else if said.Verdict != Keep && said.Verdict != Replace {
 		s.w.report.Dropped["the scrubber said so"]++
+	}
+	for _, class := range said.Moved {
+		s.w.report.Replaced[class]++
 	}
 	for _, f := range said.Found {
 		s.w.report.Replaced[f.Class]++

@@ -94,13 +94,13 @@ type loader struct {
 	// blind: a file that may list policies could not be read.
 	blind bool
 
-	secrets     SecretRoots
-	storeSecret string                             // the reference that opens the store
-	upstreams   map[sallyport.UpstreamID]*upstream // nil for one that could not be read
-	claims      []claim
-	worlds      map[string]*sallyport.World // those that stages name, by name; nil if there is something wrong
-	policies    map[string]string           // text by path
-	used        map[string]bool             // paths of policies that something lists
+	secrets   SecretRoots
+	reserved  map[string]string                  // references of the server's own secrets: what each does
+	upstreams map[sallyport.UpstreamID]*upstream // nil for one that could not be read
+	claims    []claim
+	worlds    map[string]*sallyport.World // those that stages name, by name; nil if there is something wrong
+	policies  map[string]string           // text by path
+	used      map[string]bool             // paths of policies that something lists
 }
 
 // Load reads a project directory: sallyport.yaml, agents/*.yaml,
@@ -118,6 +118,7 @@ func Load(fsys fs.FS) (*Project, Problems) {
 	l.readUpstreams()
 	l.readWorlds()
 	l.wall()
+	l.readers()
 	l.readPolicies()
 	p.Stages = l.stages()
 	p.Worlds = l.answerable()
@@ -287,7 +288,7 @@ func (l *loader) unread() {
 
 // compile checks the policies of a release in a stage.
 func (l *loader) compile(r *sallyport.Release, s *sallyport.StageConfig) {
-	set, problems := policy.Compile(policy.Inputs(r, s))
+	set, problems := policy.CompileFor(r, s)
 	if set != nil && r.Agent == "" {
 		problems = slices.Clone(set.Inert())
 		for i := range problems {

@@ -58,7 +58,7 @@ func TestTemplatesWork(t *testing.T) {
 			}
 			for _, test := range tests.Tests {
 				s := p.Stages[test.Query.Stage]
-				set, problems := policy.Compile(policy.Inputs(r, &s))
+				set, problems := policy.CompileFor(r, &s)
 				if problems != nil {
 					t.Fatal(problems)
 				}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math"
 	"math/big"
 	"slices"
 	"strconv"
@@ -14,6 +15,7 @@ import (
 	"github.com/cedar-policy/cedar-go"
 
 	"sallyport"
+	"sallyport/internal/guard"
 )
 
 // Versions are releases and stage configurations that are compared: those in
@@ -284,6 +286,42 @@ func (d *differ) tool(where string, a, b *sallyport.Tool) {
 		x, y := or(a.DataClass, sallyport.Restricted), or(b.DataClass, sallyport.Restricted)
 		d.add(where, "data_class", x.String(), y.String(), order(y, x), "what a run has read limits where it may send it")
 	}
+	for _, f := range []struct {
+		what string
+		a, b map[string]string
+	}{{"arg_classes", a.ArgClasses, b.ArgClasses}, {"result_classes", a.ResultClasses, b.ResultClasses}} {
+		for _, at := range union(f.a, f.b) {
+			x, was := f.a[at]
+			y, is := f.b[at]
+			if x != y || was != is {
+				direction := Loosens
+				if !was && y != guard.Keep {
+					direction = Tightens
+				}
+				d.add(where, f.what+" "+at, x, y, direction, "what is declared of a field wins over what is found in it")
+			}
+		}
+	}
+	fields := func(t *sallyport.Tool) map[string]sallyport.ResultField {
+		m := map[string]sallyport.ResultField{}
+		for _, f := range t.Fields {
+			m[f.Pointer] = f
+		}
+		return m
+	}
+	was, is := fields(a), fields(b)
+	for _, at := range union(was, is) {
+		if x, y := was[at], is[at]; x != y {
+			direction := Loosens
+			if !y.Endorsed && y.Class >= x.Class && (x.Endorsed || y.Class > x.Class) {
+				direction = Tightens
+			}
+			d.add(where, "field "+at, fieldText(x), fieldText(y), direction, "an endorsed field vouches for the arguments that hold what stands in it")
+		}
+	}
+	if a.Format != b.Format {
+		d.add(where, "format", or(a.Format, "json"), or(b.Format, "json"), Loosens, "fields are found in other places")
+	}
 	if a.Integrity != b.Integrity {
 		x, y := max(a.Integrity, sallyport.Untrusted), max(b.Integrity, sallyport.Untrusted)
 		d.add(where, "integrity", x.String(), y.String(), order(x, y), "a run that trusts its results may do more with them")
@@ -293,13 +331,14 @@ func (d *differ) tool(where string, a, b *sallyport.Tool) {
 	}
 	x, y := *a, *b
 	for _, t := range []*sallyport.Tool{&x, &y} {
+		t.ArgClasses, t.ResultClasses, t.Fields, t.Format = nil, nil, nil, ""
 		t.Name, t.Digest, t.Definition, t.Access, t.ArgKinds, t.DataClass, t.Integrity, t.Examples = "", "", nil, sallyport.Read, nil, sallyport.Public, sallyport.System, nil
 	}
 	d.rest(where, x, y)
 }
 
 // order is the direction of a change from a to b where more loosens.
-func order[T ~uint8](a, b T) Direction {
+func order[T ~uint8 | ~int64](a, b T) Direction {
 	switch {
 	case a < b:
 		return Loosens
@@ -347,11 +386,101 @@ func (d *differ) stage(a, b *sallyport.StageConfig) {
 		d.upstream(where, &x, &y)
 	}
 	d.policies(a.Policies, b.Policies)
+	d.counters(a.Counters, b.Counters)
+	d.suspend(a.Suspend, b.Suspend)
+	d.guard(a.Guard, b.Guard)
+	d.allow(a.Allow, b.Allow)
 	x, y := *a, *b
 	for _, c := range []*sallyport.StageConfig{&x, &y} {
+		c.Guard, c.Allow = nil, nil
+		c.Counters, c.Suspend = nil, nil
 		c.ID, c.Stage, c.Upstreams, c.Policies, c.ExplicitRuns = "", 0, nil, nil, false
 	}
 	d.rest("", x, y)
+}
+
+func fieldText(f sallyport.ResultField) string {
+	text := f.Kind
+	if f.Form != "" {
+		text += " " + f.Form
+	}
+	if f.Endorsed {
+		text += " endorsed"
+	}
+	if f.Class != 0 {
+		text += " " + f.Class.String()
+	}
+	return text
+}
+
+// allow compares the lists of values that arguments may have.
+func (d *differ) allow(a, b []sallyport.AllowList) {
+	values := func(lists []sallyport.AllowList) (all []string) {
+		for _, l := range lists {
+			for _, v := range l.Values {
+				all = append(all, l.Name+": "+v.Type+" "+v.Value)
+			}
+		}
+		return all
+	}
+	d.list("allow", "value", values(a), values(b), "arguments may hold it, whoever named it")
+}
+
+// guard compares what becomes of content. What is not named is labelled.
+func (d *differ) guard(a, b *sallyport.Guard) {
+	same := sameValue(a, b)
+	if a == nil {
+		a = &sallyport.Guard{}
+	}
+	if b == nil {
+		b = &sallyport.Guard{}
+	}
+	const where = "guard"
+	told := len(d.changes)
+	for _, way := range []struct {
+		name string
+		a, b map[string]sallyport.GuardAction
+	}{{"in", a.In, b.In}, {"out", a.Out, b.Out}} {
+		for _, class := range union(way.a, way.b) {
+			x, y := or(way.a[class], sallyport.GuardLabel), or(way.b[class], sallyport.GuardLabel)
+			if x != y {
+				d.add(where, way.name+" "+class, x.String(), y.String(), order(y, x), "what is found of it, or declared to be")
+			}
+		}
+	}
+	for _, agent := range union(a.Cleared, b.Cleared) {
+		d.list(where, "cleared "+string(agent), a.Cleared[agent], b.Cleared[agent], "the agent gets it as it is")
+	}
+	d.list(where, "reidentify", a.Reidentify, b.Reidentify, "pseudonyms become originals again on their way to upstreams")
+	limit(d, where, "keep", a.Keep, b.Keep, sallyport.DefaultGuardKeep, time.Duration.String)
+	for _, l := range []struct {
+		what string
+		a, b int
+	}{{"max_depth", a.MaxDepth, b.MaxDepth}, {"max_members", a.MaxMembers, b.MaxMembers}, {"max_string", a.MaxString, b.MaxString}} {
+		limit(d, where, l.what, l.a, l.b, math.MaxInt, func(n int) string {
+			if n == math.MaxInt {
+				return "none"
+			}
+			return strconv.Itoa(n)
+		})
+	}
+	if len(d.changes) == told && !same {
+		d.add(where, "guard", "", "", Neutral, "it says the same in other words")
+	}
+}
+
+// list compares lists of what is let through.
+func (d *differ) list(where, what string, a, b []string, why string) {
+	for _, one := range b {
+		if !slices.Contains(a, one) {
+			d.add(where, what, "", one, Loosens, why)
+		}
+	}
+	for _, one := range a {
+		if !slices.Contains(b, one) {
+			d.add(where, what, one, "", Tightens, why)
+		}
+	}
 }
 
 func (d *differ) upstream(where string, a, b *sallyport.StageUpstream) {
@@ -371,15 +500,25 @@ func (d *differ) upstream(where string, a, b *sallyport.StageUpstream) {
 		d.binding(where, "binding of "+tool, x, y)
 	}
 	if a.World != b.World {
-		d.add(where, "world", worldText(a.World), worldText(b.World), Neutral, "simulated calls are answered by another world")
+		d.add(where, "world", worldText(a.World), worldText(b.World), Neutral, "what a world answers is answered by another one")
+	}
+	if x, y := strings.Join(a.Worlds, " "), strings.Join(b.Worlds, " "); x != y {
+		d.add(where, "worlds", x, y, Neutral, "callers by plain HTTP find it at other names")
 	}
 	limit(d, where, "deadline", a.Deadline, b.Deadline, DefaultDeadline, time.Duration.String)
+	limit(d, where, "recheck", a.Recheck, b.Recheck, DefaultRecheck, time.Duration.String)
 	limit(d, where, "max_result", a.MaxResult, b.MaxResult, DefaultMaxResult, strconv.Itoa)
 	limit(d, where, "max_in_flight", a.MaxInFlight, b.MaxInFlight, DefaultMaxInFlight, strconv.Itoa)
+	limit(d, where, "slow", a.Slow, b.Slow, time.Duration(math.MaxInt64), func(t time.Duration) string {
+		if t == math.MaxInt64 {
+			return "the deadline"
+		}
+		return t.String()
+	})
 	d.rate(where, a.Rate, b.Rate)
 	x, y := *a, *b
 	for _, u := range []*sallyport.StageUpstream{&x, &y} {
-		u.Identity, u.Transport, u.Binding, u.Bindings, u.Deadline, u.MaxResult, u.MaxInFlight, u.Rate, u.World = "", sallyport.Transport{}, sallyport.Off, nil, 0, 0, 0, nil, sallyport.WorldRef{}
+		u.Identity, u.Transport, u.Binding, u.Bindings, u.Recheck, u.Deadline, u.MaxResult, u.MaxInFlight, u.Slow, u.Rate, u.World, u.Worlds = "", sallyport.Transport{}, sallyport.Off, nil, 0, 0, 0, 0, 0, nil, sallyport.WorldRef{}, nil
 	}
 	d.rest(where, x, y)
 }
@@ -412,6 +551,70 @@ func (d *differ) rate(where string, a, b *sallyport.Rate) {
 	}
 }
 
+// counters compares what is counted, and what it may come to.
+func (d *differ) counters(a, b map[string]sallyport.Counter) {
+	text := func(most *sallyport.Amount) string {
+		if most == nil {
+			return "no most"
+		}
+		return "most " + most.String()
+	}
+	bound := func(c *sallyport.Counter) sallyport.Amount {
+		if c.Most == nil {
+			return sallyport.MostAmount
+		}
+		return *c.Most
+	}
+	for _, name := range union(a, b) {
+		where := "counter " + name
+		x, was := a[name]
+		y, is := b[name]
+		switch {
+		case !is:
+			d.add(where, "counter", text(x.Most), "removed", Loosens, "nothing is counted by it any more")
+			continue
+		case !was:
+			d.add(where, "counter", "", text(y.Most), Tightens, "calls are counted, and bounded if it has a most")
+			continue
+		}
+		if l, m := bound(&x), bound(&y); l != m {
+			d.add(where, "most", text(x.Most), text(y.Most), order(l, m), "what it may come to")
+		}
+		x.Most, y.Most = nil, nil
+		if !sameValue(x, y) {
+			d.add(where, "what is counted", "", "", Loosens, "something may be counted no more, or apart from what it was counted with")
+		}
+	}
+}
+
+// suspend compares when a run is halted for what it does.
+func (d *differ) suspend(a, b *sallyport.Suspend) {
+	var x, y sallyport.Suspend
+	if a != nil {
+		x = *a
+	}
+	if b != nil {
+		y = *b
+	}
+	for _, l := range []struct {
+		what          string
+		a, b, without int
+	}{{"denials", x.Denials, y.Denials, sallyport.DefaultDenials}, {"repeats", x.Repeats, y.Repeats, sallyport.DefaultRepeats}, {"rejections", x.Rejections, y.Rejections, sallyport.DefaultRejections}} {
+		never := func(n int) int {
+			if n < 0 {
+				return math.MaxInt
+			}
+			return n
+		}
+		limit(d, "suspend", l.what, never(l.a), never(l.b), l.without, func(n int) string {
+			if n == math.MaxInt {
+				return "never"
+			}
+			return strconv.Itoa(n)
+		})
+	}
+}
+
 func worldText(w sallyport.WorldRef) string {
 	if w.Name == "" {
 		return "none"
@@ -435,7 +638,7 @@ func limit[T time.Duration | int](d *differ, where, what string, a, b, without T
 }
 
 // reach orders the bindings that are served by how much they let a call reach.
-var reach = map[sallyport.Binding]int{sallyport.Off: 1, sallyport.Simulate: 2, sallyport.Live: 3}
+var reach = map[sallyport.Binding]int{sallyport.Off: 1, sallyport.Simulate: 2, sallyport.Shadow: 3, sallyport.Live: 4}
 
 func (d *differ) binding(where, what string, a, b sallyport.Binding) {
 	if a == b {
@@ -457,6 +660,8 @@ func (d *differ) transport(where string, a, b *sallyport.Transport) {
 	switch {
 	case sameValue(a, b):
 		return
+	case a.None() && b.None():
+		d.add(where, "openapi", string(a.OpenAPI.Document), string(b.OpenAPI.Document), Neutral, "nothing is reached; it is how plain HTTP is read")
 	case a.None() && !b.None():
 		d.add(where, "transport", "nothing", address(b), Loosens, "a system that was not reached before")
 	case b.None() && !a.None():

@@ -147,7 +147,7 @@ func TestDiffDirections(t *testing.T) {
 		}), []string{"upstream: neutral", "transport: loosens", "binding: loosens"}},
 		{"off", upstream(func(u *sallyport.StageUpstream) { u.Binding = sallyport.Off }), []string{"binding: tightens"}},
 		{"simulate", upstream(func(u *sallyport.StageUpstream) { u.Binding = sallyport.Simulate }), []string{"binding: tightens"}},
-		{"a binding that is not served", upstream(func(u *sallyport.StageUpstream) { u.Binding = sallyport.Shadow }), []string{"binding: unknown"}},
+		{"a binding that is not served", upstream(func(u *sallyport.StageUpstream) { u.Binding = sallyport.Hybrid }), []string{"binding: unknown"}},
 		{"no binding", upstream(func(u *sallyport.StageUpstream) { u.Binding = 0 }), []string{"binding: unknown"}},
 		{"tool live", upstream(func(u *sallyport.StageUpstream) { u.Bindings["refund"] = sallyport.Live }), []string{"binding of refund: loosens"}},
 		{"tool back to live", upstream(func(u *sallyport.StageUpstream) { delete(u.Bindings, "refund") }), []string{"binding of refund: loosens"}},

@@ -35,6 +35,52 @@ type serverFile struct {
 	AllowedOrigins []string `yaml:"allowed_origins"`
 	// Limits bound what is taken in from a connection.
 	Limits limitsFile `yaml:"limits"`
+	// URL is where people reach this server, as in https://sallyport.example.com, for
+	// links in messages to them. Left out: the address it listens on.
+	URL string `yaml:"url"`
+	// Notify says who is told that a call waits for people. It needs url.
+	Notify notifyFile `yaml:"notify"`
+}
+
+// notifyFile says who is told that a call waits for people, and what became of it.
+type notifyFile struct {
+	// Webhooks are systems that are told, by requests with a signature of the form of
+	// Standard Webhooks.
+	Webhooks []webhookFile `yaml:"webhooks"`
+	// Email is how people are told.
+	Email *emailFile `yaml:"email"`
+}
+
+// webhookFile is one endpoint that is told.
+type webhookFile struct {
+	// URL is where a message is posted to. Redirects are not followed.
+	URL string `yaml:"url,required"`
+	// Secret is a secret reference to what messages are signed with: whsec_ and at least
+	// 24 bytes in base64. Two, with a space between, sign both: for the time in which one
+	// replaces the other.
+	Secret reference `yaml:"secret,required"`
+	// Roles are those for whom it stands: it is told what persons with one of them could
+	// decide. Left out: all.
+	Roles []sallyport.Role `yaml:"roles"`
+	// Events are those that it is told. Left out: all.
+	Events []sallyport.ApprovalEvent `yaml:"events"`
+}
+
+// emailFile is how people are told by email.
+type emailFile struct {
+	// Server is the host and port of an SMTP server. On port 465 TLS is spoken from the
+	// beginning, on others after STARTTLS; without TLS only on this machine.
+	Server string `yaml:"server,required"`
+	// From is the address that messages come from.
+	From string `yaml:"from,required"`
+	// Username is the name to sign in with. Left out: nobody signs in.
+	Username string `yaml:"username"`
+	// Password is a secret reference to the password of that name.
+	Password reference `yaml:"password"`
+	// Events are those that people are told. Left out: all.
+	Events []sallyport.ApprovalEvent `yaml:"events"`
+	// To lists the addresses of those who hold a role.
+	To map[sallyport.Role][]string `yaml:"to,required"`
 }
 
 // storeFile is where state and records are kept: in a file, or in PostgreSQL.
@@ -147,13 +193,17 @@ type upstreamFile struct {
 // has neither url nor command nor anything that goes with them.
 type stageFile struct {
 	// Binding is how tools are answered: off; simulate (by a world, in sandbox and
-	// staging); live (by the upstream itself, in staging and production).
+	// staging); shadow (reads by the upstream itself, changes by a world that lies over
+	// it, in production); live (by the upstream itself, in staging and production). An
+	// upstream has one credential, so where something is shadow nothing is live: give it
+	// one that may only read.
 	Binding sallyport.Binding `yaml:"binding,required"`
 	// Bindings are those of single tools, by the upstream's own names, where they
 	// differ.
 	Bindings map[string]sallyport.Binding `yaml:"bindings"`
-	// World names the world that answers what is simulated: worlds/<name>.yaml. Left
-	// out: the tools' own examples and output schemas (grade E1).
+	// World names the world that answers what is simulated, or lies over the live
+	// system: worlds/<name>.yaml. Left out, where something is simulated: the tools' own
+	// examples and output schemas (grade E1).
 	World string `yaml:"world" pattern:"^[a-z0-9][a-z0-9-]{0,63}$"`
 	// URL is the absolute address of a streamable HTTP endpoint. An endpoint
 	// belongs to one stage: no other stage of any upstream may have it.
@@ -183,10 +233,18 @@ type stageFile struct {
 	Deadline duration `yaml:"deadline" default:"30s"`
 	// MaxResult is the largest result that is passed on.
 	MaxResult size `yaml:"max_result" default:"4MiB"`
+	// Recheck is how old a comparison of the tools that the upstream offers with those
+	// that are pinned may be for a changing call. It is asked again before the call is
+	// sent, and a tool that differs is refused.
+	Recheck duration `yaml:"recheck" default:"5m"`
 	// MaxInFlight bounds the calls to the upstream at one time.
 	MaxInFlight int `yaml:"max_in_flight" default:"64"`
+	// Slow is how long a call may take before the circuit breaker of its tool counts it as
+	// one that went wrong. Left out: the deadline.
+	Slow duration `yaml:"slow"`
 	// Rate bounds how often calls reach the upstream, from all agents together and
-	// over all servers that share the store. Left out: as often as they come.
+	// over all servers that share the store. Left out: as often as they come, but shadow
+	// needs one.
 	Rate *rateFile `yaml:"rate"`
 }
 
@@ -258,14 +316,41 @@ type toolFile struct {
 	Access sallyport.Access `yaml:"access" default:"changing"`
 	// DataClass is the most confidential data its results may hold.
 	DataClass sallyport.Confidentiality `yaml:"data_class" default:"restricted"`
+	// ArgClasses are the classes of data of arguments, or keep for what is not looked at,
+	// by JSON pointer: /customer/id, where * is any one step and ** any number.
+	ArgClasses map[string]string `yaml:"arg_classes"`
+	// ResultClasses are those of the fields of a structured result, or of one that is a
+	// JSON text.
+	ResultClasses map[string]string `yaml:"result_classes"`
 	// Integrity is how far its results can be trusted.
 	Integrity sallyport.Integrity `yaml:"integrity" default:"untrusted"`
 	// Args says what each argument decides: authority (who, where, which),
 	// quantity (how much) or content (what is said). An argument of a changing
 	// tool that is left out is authority.
 	Args map[string]sallyport.ArgKind `yaml:"args"`
+	// Fields say what leaves of its results hold, by JSON pointer: /users/*/email, where *
+	// is any element of a list or member of an object. A field that nobody speaks of is
+	// free text, which vouches for nothing.
+	Fields map[string]fieldFile `yaml:"fields"`
+	// Format is how its results are written where they are text: json (or not), yaml or
+	// text.
+	Format string `yaml:"format"`
 	// Examples are results a simulated world answers with, the first that fits.
 	Examples []exampleFile `yaml:"examples"`
+}
+
+// fieldFile is what a field of a tool's results holds.
+type fieldFile struct {
+	// Kind is opaque_id, directory_identity, number or free_text.
+	Kind string `yaml:"kind,required"`
+	// Endorsed says that only the system writes it, so that what stands there may be
+	// given to other tools.
+	Endorsed bool `yaml:"endorsed"`
+	// Form is what a directory names people by: email, iban, phone or url. Left out, it is
+	// a name.
+	Form string `yaml:"form"`
+	// DataClass is the class of the field; left out, that of the tool.
+	DataClass sallyport.Confidentiality `yaml:"data_class"`
 }
 
 // exampleFile is one result of a simulated world.
@@ -282,6 +367,43 @@ type pipelineFile struct {
 	// Stages are the stages. One that is left out adds nothing to what releases
 	// say themselves.
 	Stages map[sallyport.Stage]pipelineStage `yaml:"stages"`
+	// Counters are what calls come to, by name: policies read them as context.counters,
+	// and one that has a most is a budget. They count in each stage by itself.
+	Counters map[string]counterFile `yaml:"counters"`
+}
+
+// counterFile counts what calls of tools come to in a stretch of time that ends now.
+type counterFile struct {
+	// Tools are whose calls are counted, by the upstream's own names: payments/refund, or
+	// payments/* for all of an upstream.
+	Tools []string `yaml:"tools,required"`
+	// Count is what of a call: calls (one each), sum (a number among the arguments), bytes
+	// (of the result), or result (a number in the structured result, or the length of a
+	// list there).
+	Count sallyport.Measure `yaml:"count" default:"calls"`
+	// Of is a JSON pointer to the number or list, as in /amount.
+	Of string `yaml:"of" pattern:"^/"`
+	// Per is the stretch of time, from 1s to 8784h (366 days). What happened is counted
+	// for up to a sixtieth longer.
+	Per duration `yaml:"per,required"`
+	// By is what is counted apart: agent, release, tool, person, run. Left out: all calls
+	// of the stage together.
+	By []sallyport.CountedBy `yaml:"by"`
+	// Most is what it may come to: a call for which there is no room is refused. A number
+	// with at most four decimal places. Left out: it only counts.
+	Most json.RawMessage `yaml:"most"`
+}
+
+// suspendFile says when a run is halted for what it does, until a person resumes it.
+type suspendFile struct {
+	// Denials is how many calls in a row policy may deny.
+	Denials int `yaml:"denials" default:"20"`
+	// Repeats is how often in a row a call may be made and answered the same.
+	Repeats int `yaml:"repeats" default:"20"`
+	// Rejections is how many of its calls people may deny.
+	Rejections int `yaml:"rejections" default:"3"`
+	// Never has no run of the stage halted so.
+	Never bool `yaml:"never"`
 }
 
 // pipelineStage is what holds for every agent in one stage.
@@ -290,6 +412,46 @@ type pipelineStage struct {
 	Policies []policyPath `yaml:"policies"`
 	// ExplicitRuns refuses agent keys: every run must be opened by a host.
 	ExplicitRuns bool `yaml:"explicit_runs"`
+	// Most is what counters may come to in this stage, by name, instead of their own most.
+	Most map[string]json.RawMessage `yaml:"most"`
+	// Suspend says when a run is halted for what it does.
+	Suspend *suspendFile `yaml:"suspend"`
+	// Allow are lists of values that arguments may have whoever named them: a directory,
+	// known accounts, hosts that may be linked to.
+	Allow map[string][]allowFile `yaml:"allow"`
+	// Guard is what becomes of personal data, secrets and hidden characters on their
+	// way. Left out: what is found is labelled, and no byte changes.
+	Guard *guardFile `yaml:"guard"`
+}
+
+// allowFile is one value of a list.
+type allowFile struct {
+	// Type is what it is, as in an envelope's trusted values: email, url, host, iban.
+	Type string `yaml:"type,required"`
+	// Value is the value.
+	Value string `yaml:"value,required"`
+}
+
+// guardFile is what becomes of content by class of data: pass, label, pseudonymise,
+// redact or deny. A class that is not named has label.
+type guardFile struct {
+	// In is for what leaves for an upstream: arguments, and answers of clients.
+	In map[string]sallyport.GuardAction `yaml:"in"`
+	// Out is for what an agent gets: results, errors, notifications and questions.
+	Out map[string]sallyport.GuardAction `yaml:"out"`
+	// Cleared lists agents that get what is of these classes as it is.
+	Cleared map[sallyport.AgentID][]string `yaml:"cleared"`
+	// Reidentify lists classes whose pseudonyms become the originals again when they
+	// are sent to an upstream. Policies are asked with the originals.
+	Reidentify []string `yaml:"reidentify"`
+	// Keep is how long an original can be had again after it was last seen.
+	Keep duration `yaml:"keep" default:"720h"`
+	// MaxDepth bounds how deep a value nests.
+	MaxDepth int `yaml:"max_depth"`
+	// MaxMembers bounds the members and elements of a value.
+	MaxMembers int `yaml:"max_members"`
+	// MaxString bounds one text in a value.
+	MaxString size `yaml:"max_string"`
 }
 
 // The texts that have a form of their own.

@@ -76,7 +76,7 @@ func TestOpenAPIUpstream(t *testing.T) {
 	if u.Transport.OpenAPI.None() || u.Transport.Era != "" || u.Transport.OAuth.Grant != "token_exchange" || u.Transport.OAuth.Auth != "post" {
 		t.Errorf("%+v", u.Transport)
 	}
-	if s := p.Stages[sallyport.Sandbox].Upstreams["things"]; !s.Transport.None() || !s.Transport.OpenAPI.None() {
+	if s := p.Stages[sallyport.Sandbox].Upstreams["things"]; !s.Transport.None() || s.Transport.OpenAPI.None() {
 		t.Errorf("the sandbox reaches %+v", s.Transport)
 	}
 	refs := slices.Sorted(slices.Values(u.Transport.Secrets()))

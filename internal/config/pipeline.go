@@ -7,8 +7,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"sallyport"
+	"sallyport/internal/guard"
 )
 
 const pipelinePath = "pipeline.yaml"
@@ -29,9 +31,24 @@ func (l *loader) stages() map[sallyport.Stage]sallyport.StageConfig {
 				c.Upstreams[id] = u.stages[stage]
 			}
 		}
+		if d != nil && len(f.Counters) > 0 {
+			c.Counters = l.counters(d, f.Counters, stage == sallyport.Sandbox)
+		}
 		if s, ok := f.Stages[stage]; ok {
 			c.Policies, _ = l.bundle(d, s.Policies, "stages", stage.String(), "policies")
 			c.ExplicitRuns = s.ExplicitRuns
+			c.Suspend = s.Suspend.suspend()
+			d.most(c.Counters, s.Most, stage)
+			for _, name := range slices.Sorted(maps.Keys(s.Allow)) {
+				l := sallyport.AllowList{Name: name}
+				for _, v := range s.Allow[name] {
+					l.Values = append(l.Values, sallyport.TrustedValue(v))
+				}
+				c.Allow = append(c.Allow, l)
+			}
+			if s.Guard != nil {
+				c.Guard = d.guard(s.Guard, "stages", stage.String(), "guard")
+			}
 		}
 		configs[stage] = c
 	}
@@ -108,4 +125,56 @@ func (l *loader) testFiles() []File {
 		}
 	}
 	return files
+}
+
+// guard makes what becomes of content in a stage.
+func (d *document) guard(f *guardFile, key ...string) *sallyport.Guard {
+	at := func(more ...string) []string { return append(slices.Clone(key), more...) }
+	known := guard.Classes()
+	class := func(name string, key []string) {
+		if !slices.Contains(known, name) {
+			d.problem(d.key(key...), suggest(name, known, "classes"), "there is no class %s", quote(name))
+		}
+	}
+	for way, rules := range map[string]map[string]sallyport.GuardAction{"in": f.In, "out": f.Out} {
+		for _, name := range slices.Sorted(maps.Keys(rules)) {
+			class(name, at(way, name))
+			if name == guard.Hidden && rules[name] == sallyport.GuardPseudonymise {
+				d.problem(d.value(at(way, name)...), "redact removes them", "there are no pseudonyms of hidden characters")
+			}
+		}
+	}
+	for _, agent := range slices.Sorted(maps.Keys(f.Cleared)) {
+		for i, name := range f.Cleared[agent] {
+			class(name, at("cleared", string(agent), strconv.Itoa(i)))
+		}
+	}
+	for i, name := range f.Reidentify {
+		place := at("reidentify", strconv.Itoa(i))
+		class(name, place)
+		if f.Out[name] != sallyport.GuardPseudonymise {
+			d.problem(d.value(place...), "write "+name+": pseudonymise under out", "no pseudonyms of %s are given out, so none can come back", quote(name))
+		}
+	}
+	if f.Keep != 0 && (f.Keep < duration(time.Minute) || f.Keep > duration(10*365*24*time.Hour)) {
+		d.problem(d.value(at("keep")...), "", "keep has to be from 1m to 87600h")
+	}
+	return &sallyport.Guard{
+		In: f.In, Out: f.Out, Cleared: f.Cleared, Reidentify: f.Reidentify, Keep: time.Duration(f.Keep),
+		MaxDepth: f.MaxDepth, MaxMembers: f.MaxMembers, MaxString: int(f.MaxString),
+	}
+}
+
+// fieldClasses checks what is declared of the fields of a tool.
+func (d *document) fieldClasses(classes map[string]string, key ...string) {
+	known := append(guard.Classes(), guard.Keep)
+	known = slices.DeleteFunc(known, func(c string) bool { return c == guard.Hidden })
+	for _, pointer := range slices.Sorted(maps.Keys(classes)) {
+		if name := classes[pointer]; !slices.Contains(known, name) {
+			d.problem(d.value(append(slices.Clone(key), pointer)...), suggest(name, known, "classes"), "there is no class %s of a field", quote(name))
+		}
+		if _, err := guard.New([32]byte{}, &guard.Rules{Declared: map[string]string{pointer: guard.Keep}}); err != nil {
+			d.problem(d.key(append(slices.Clone(key), pointer)...), "write a JSON pointer, as in /customer/id", "%s leads to no field", quote(pointer))
+		}
+	}
 }

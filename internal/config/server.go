@@ -34,6 +34,10 @@ type Server struct {
 	// the port of Listen is zero and none are named.
 	AllowedOrigins []string `json:"allowed_origins"`
 	Limits         Limits   `json:"limits"`
+	// URL is where people reach the server, without a slash at its end; empty for where
+	// it listens.
+	URL    string `json:"url,omitempty"`
+	Notify Notify `json:"notify,omitzero"`
 }
 
 // LoadServer reads sallyport.yaml alone: what is wrong elsewhere in the project
@@ -77,10 +81,10 @@ func (l *loader) server() Server {
 		f.Secrets = &secretsFile{Files: []string{"secrets"}, Env: []envPrefix{"SALLYPORT_"}}
 	}
 	s.Secrets = d.secretRoots(f.Secrets, s.Keys, store)
-	l.secrets = s.Secrets
+	l.secrets, l.reserved = s.Secrets, map[string]string{}
 	if d.has("store", "postgres") {
 		s.Postgres, _ = l.leadsTo(d, string(f.Store.Postgres), "store", "postgres")
-		l.storeSecret = s.Postgres
+		l.reserved[s.Postgres] = "opens the store"
 		if d.has("store", "path") {
 			d.problem(d.key("store", "path"), "leave one of them out", "the store is either a file or in PostgreSQL")
 		}
@@ -106,6 +110,8 @@ func (l *loader) server() Server {
 	}
 	s.AllowedHosts = d.allowedHosts(f.AllowedHosts)
 	s.AllowedOrigins = d.allowedOrigins(f.AllowedOrigins)
+	s.URL = d.publicURL(f.URL, s.AllowedHosts)
+	s.Notify = l.notify(d, &f.Notify)
 	if !d.has("allowed_origins") && port != "0" && port != "" {
 		for _, name := range loopbackNames {
 			s.AllowedOrigins = append(s.AllowedOrigins, "http://"+net.JoinHostPort(name, port))

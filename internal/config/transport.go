@@ -58,9 +58,7 @@ func (l *loader) transport(d *document, u *upstream, stage sallyport.Stage, f *s
 	if !http && !stdio {
 		return t
 	}
-	if u.api != nil {
-		t.OpenAPI = u.api.Transport
-	} else if t.Era == "" && u.pins != nil {
+	if u.api == nil && t.Era == "" && u.pins != nil {
 		t.Era = eraOf(u.pins.Server.ProtocolVersion)
 	}
 	c := claim{stage: stage, upstream: u.id}
@@ -266,8 +264,8 @@ func (l *loader) reference(d *document, c claim, ref string, key ...string) (str
 	if !ok {
 		return "", false
 	}
-	if ref == l.storeSecret {
-		d.problem(d.key(key...), "give the upstream a secret of its own", "that secret opens the store, which no upstream may ever be sent")
+	if does, ok := l.reserved[ref]; ok {
+		d.problem(d.key(key...), "give the upstream a secret of its own", "that secret %s, which no upstream may ever be sent", does)
 		return "", false
 	}
 	l.claim(d, c, "credential", ref, d.key(key...))
@@ -371,6 +369,35 @@ func (l *loader) wall() {
 			p.Hint += ", such as another realm or authorization server of the same provider; or say shared: true in both, with clients of their own"
 		}
 		l.add(p)
+	}
+}
+
+// readers checks that what opens a live system for upstreams that only read it, as
+// shadow does, opens none for others.
+func (l *loader) readers() {
+	var files []heldSecret
+	writer := map[string]claim{}
+	var readers []claim
+	for _, c := range l.claims {
+		u := l.upstreams[c.upstream]
+		if c.stage != sallyport.Production || c.what != "credential" || u == nil {
+			continue
+		}
+		c.key = l.oneFile(c, &files)
+		switch s := u.stages[c.stage]; {
+		case s.Binds(sallyport.Shadow):
+			readers = append(readers, c)
+		case s.Binds(sallyport.Live):
+			writer[c.key] = c
+		}
+	}
+	for _, c := range readers {
+		if other, shared := writer[c.key]; shared {
+			p := c.place
+			p.Message = fmt.Sprintf("this is the credential of %s, too, which is live (%s, line %d): shadow only reads", other.upstream, other.place.Path, other.place.Line)
+			p.Hint = "give it one of its own that may only read"
+			l.add(p)
+		}
 	}
 }
 

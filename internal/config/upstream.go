@@ -15,6 +15,7 @@ import (
 
 	"sallyport"
 	"sallyport/internal/canonical"
+	"sallyport/internal/flow"
 	"sallyport/internal/schema"
 	"sallyport/internal/wire"
 )
@@ -24,6 +25,7 @@ const (
 	DefaultDeadline    = 30 * time.Second
 	DefaultMaxResult   = 4 << 20 // bytes
 	DefaultMaxInFlight = 64
+	DefaultRecheck     = 5 * time.Minute
 )
 
 // upstream is one file of upstreams/ with its pins.
@@ -221,17 +223,23 @@ func (l *loader) tools(d *document, u *upstream, declared map[string]toolFile) {
 			d.note(d.value("tools", name, "access"), "", "tool %s is declared read, but its own annotations say that it changes things: it is changing", quote(name))
 		}
 		d.args(name, f.Args, input)
+		d.fieldClasses(f.ArgClasses, "tools", name, "arg_classes")
+		d.fieldClasses(f.ResultClasses, "tools", name, "result_classes")
 		tools = append(tools, sallyport.Tool{
-			Name:         name,
-			Upstream:     u.id,
-			UpstreamName: name,
-			Digest:       sallyport.Digest(sum),
-			Definition:   sallyport.Text(definition),
-			Access:       access,
-			ArgKinds:     f.Args,
-			DataClass:    or(f.DataClass, sallyport.Restricted),
-			Integrity:    or(f.Integrity, sallyport.Untrusted),
-			Examples:     d.examples(name, f.Examples, input, output),
+			Name:          name,
+			Upstream:      u.id,
+			UpstreamName:  name,
+			Digest:        sallyport.Digest(sum),
+			Definition:    sallyport.Text(definition),
+			Access:        access,
+			ArgKinds:      f.Args,
+			DataClass:     or(f.DataClass, sallyport.Restricted),
+			Integrity:     or(f.Integrity, sallyport.Untrusted),
+			ArgClasses:    f.ArgClasses,
+			ResultClasses: f.ResultClasses,
+			Fields:        d.resultFields(name, f.Fields),
+			Format:        d.format(name, f.Format),
+			Examples:      d.examples(name, f.Examples, input, output),
 		})
 	}
 	if len(l.problems)+len(d.problems) == before {
@@ -292,6 +300,44 @@ func hinted(definition json.RawMessage) sallyport.Access {
 		return sallyport.Read
 	}
 	return 0
+}
+
+// resultFields makes what is said of the fields of a tool's results.
+func (d *document) resultFields(tool string, files map[string]fieldFile) []sallyport.ResultField {
+	var list []sallyport.ResultField
+	for _, pointer := range slices.Sorted(maps.Keys(files)) {
+		f := files[pointer]
+		at := []string{"tools", tool, "fields", pointer}
+		if pointer != "" && !strings.HasPrefix(pointer, "/") {
+			d.problem(d.key(at...), "write a JSON pointer, as in /customer/id", "%s leads to no field", quote(pointer))
+		}
+		var kind flow.FieldKind
+		var form flow.Form
+		if err := kind.UnmarshalText([]byte(f.Kind)); err != nil {
+			d.problem(d.value(append(at, "kind")...), "", "%v", err)
+		}
+		if f.Form != "" {
+			if err := form.UnmarshalText([]byte(f.Form)); err != nil || !slices.Contains([]flow.Form{flow.Email, flow.IBAN, flow.Phone, flow.URL}, form) {
+				d.problem(d.value(append(at, "form")...), "email, iban, phone or url", "%s is not what a field names people by", quote(f.Form))
+			}
+		}
+		if f.Endorsed && kind != flow.OpaqueID && kind != flow.DirectoryIdentity {
+			d.problem(d.value(append(at, "endorsed")...), "declare it an opaque_id or directory_identity, if it is one", "a field of %s cannot vouch for what stands in it", kind)
+		}
+		list = append(list, sallyport.ResultField{Pointer: pointer, Kind: f.Kind, Endorsed: f.Endorsed, Form: f.Form, Class: f.DataClass})
+	}
+	return list
+}
+
+func (d *document) format(tool, name string) string {
+	switch name {
+	case "", "json":
+		return ""
+	case "yaml", "text":
+		return name
+	}
+	d.problem(d.value("tools", tool, "format"), "json, yaml or text", "%s is not a format of results", quote(name))
+	return ""
 }
 
 // properties are the names of the top-level arguments of a tool. Where its schema
@@ -367,12 +413,20 @@ func (l *loader) stage(d *document, u *upstream, stage sallyport.Stage, f *stage
 		Deadline:    time.Duration(f.Deadline),
 		MaxResult:   int(f.MaxResult),
 		MaxInFlight: f.MaxInFlight,
+		Recheck:     time.Duration(f.Recheck),
+		Slow:        time.Duration(f.Slow),
+	}
+	if f.Slow != 0 && (f.Slow < duration(time.Millisecond) || f.Slow > duration(time.Hour)) {
+		d.problem(d.value(at("slow")...), "", "slow has to be from 1ms to 1h")
 	}
 	if f.Deadline != 0 && (f.Deadline < duration(time.Millisecond) || f.Deadline > duration(time.Hour)) {
 		d.problem(d.value(at("deadline")...), "", "deadline has to be from 1ms to 1h")
 	}
 	if f.MaxResult != 0 && (f.MaxResult < 1<<10 || f.MaxResult > 256<<20) {
 		d.problem(d.value(at("max_result")...), "", "max_result has to be from 1KiB to 256MiB")
+	}
+	if f.Recheck != 0 && (f.Recheck < duration(time.Second) || f.Recheck > duration(24*time.Hour)) {
+		d.problem(d.value(at("recheck")...), "", "recheck has to be from 1s to 24h")
 	}
 	if f.MaxInFlight > 1<<16 {
 		d.problem(d.value(at("max_in_flight")...), "", "max_in_flight has to be from 1 to 65536")
@@ -390,16 +444,25 @@ func (l *loader) stage(d *document, u *upstream, stage sallyport.Stage, f *stage
 	} else {
 		s.Transport = l.transport(d, u, stage, f, at)
 	}
+	if u.api != nil { // also where nothing is reached: plain HTTP is read by it
+		s.Transport.OpenAPI = u.api.Transport
+	}
 	s.Identity = identity(s.Transport)
 	if f.World != "" {
 		s.World.Name = f.World
-		simulates := f.Binding == sallyport.Simulate
-		for _, b := range f.Bindings {
-			simulates = simulates || b == sallyport.Simulate
+		if !s.Binds(sallyport.Simulate) && !s.Binds(sallyport.Shadow) {
+			d.problem(d.value(at("world")...), "bind the upstream or one of its tools to simulate or shadow, or leave the world out", "nothing here is simulated or shadowed, so no world answers")
 		}
-		if !simulates {
-			d.problem(d.value(at("world")...), "bind the upstream or one of its tools to simulate, or leave the world out", "nothing here is simulated, so no world answers")
+	}
+	if err := s.CanShadow(); err != nil && stage == sallyport.Production {
+		key := at("binding")
+		for _, tool := range slices.Sorted(maps.Keys(f.Bindings)) {
+			if f.Binding != sallyport.Shadow && f.Bindings[tool] == sallyport.Shadow {
+				key = at("bindings", tool)
+				break
+			}
 		}
+		d.problem(d.value(key...), "", "%v", err)
 	}
 
 	d.binding(f.Binding, stage, &s.Transport, at("binding")...)
@@ -428,7 +491,7 @@ func (d *document) rate(stage sallyport.Stage, f *rateFile, key []string) *sally
 // binding checks that a binding may be used in a stage, and is served.
 func (d *document) binding(b sallyport.Binding, stage sallyport.Stage, t *sallyport.Transport, key ...string) {
 	served := []string{"off"}
-	for _, b := range []sallyport.Binding{sallyport.Simulate, sallyport.Live} {
+	for _, b := range []sallyport.Binding{sallyport.Simulate, sallyport.Shadow, sallyport.Live} {
 		if b.In(stage) {
 			served = append(served, b.String())
 		}
@@ -436,14 +499,16 @@ func (d *document) binding(b sallyport.Binding, stage sallyport.Stage, t *sallyp
 	instead := "use " + strings.Join(served, " or ")
 	switch at := d.value(key...); {
 	case b == 0: // said by decode
-	case b != sallyport.Off && b != sallyport.Simulate && b != sallyport.Live:
+	case b != sallyport.Off && b != sallyport.Simulate && b != sallyport.Shadow && b != sallyport.Live:
 		d.problem(at, instead, "this version does not serve the binding %s yet", b)
 	case !b.In(stage) && stage == sallyport.Sandbox:
 		d.problem(at, instead, "the sandbox reaches nothing, so nothing is %s in it", b)
+	case !b.In(stage) && b == sallyport.Shadow:
+		d.problem(at, instead, "shadow is for production alone: it lies over the live system")
 	case !b.In(stage):
 		d.problem(at, instead, "%s is not for %s: data made up for a sandbox never answers a production call", b, stage)
-	case b == sallyport.Live && t.None() && !d.has(key[0], key[1], "url") && !d.has(key[0], key[1], "command"):
-		d.problem(at, "add a url or a command to "+key[0]+"."+key[1], "live reaches the upstream, but %s does not say where it is", stage)
+	case (b == sallyport.Live || b == sallyport.Shadow) && t.None() && !d.has(key[0], key[1], "url") && !d.has(key[0], key[1], "command"):
+		d.problem(at, "add a url or a command to "+key[0]+"."+key[1], "%s reaches the upstream, but %s does not say where it is", b, stage)
 	}
 }
 

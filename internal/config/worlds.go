@@ -81,7 +81,29 @@ func (l *loader) readWorlds() {
 			}
 		}
 	}
+	for _, u := range l.upstreams {
+		u.nameWorlds()
+	}
 	l.unnamedWorlds()
+}
+
+// nameWorlds has each stage of an HTTP API know the worlds of all of them: its clients'
+// address names one, and stays as it is when its release is promoted.
+func (u *upstream) nameWorlds() {
+	if u == nil || u.api == nil {
+		return
+	}
+	var names []string
+	for _, s := range u.stages {
+		if s.World.Name != "" && !slices.Contains(names, s.World.Name) {
+			names = append(names, s.World.Name)
+		}
+	}
+	slices.Sort(names)
+	for stage, s := range u.stages {
+		s.Worlds = names
+		u.stages[stage] = s
+	}
 }
 
 // world reads worlds/<name>.yaml and what it names, once. It is nil if something is
@@ -114,6 +136,14 @@ func (l *loader) world(name string, tools []sallyport.Tool) *sallyport.World {
 	d.read(&f)
 	d.root = whole
 	d.sameName("world", f.World, name)
+	shadow := l.shadows(name)
+	if shadow {
+		for _, key := range own {
+			if d.has(key) && (key != "fallback" || f.Fallback == fallback(sallyport.FallbackSchema)) {
+				d.problem(d.key(key), "give the production stage a world of its own", "this world lies over a live system, where nothing made up for a sandbox answers: it has no %s", key)
+			}
+		}
+	}
 	d.faults(f.Faults, tools)
 	def := sallyport.WorldDefinition{
 		Name: name, Cassettes: f.Cassettes, Match: f.Match, Faults: f.Faults,
@@ -154,6 +184,9 @@ func (l *loader) world(name string, tools []sallyport.Tool) *sallyport.World {
 			d.twinProblems(err)
 			return nil
 		}
+		if err := parsed.FitsShadow(); shadow && err != nil {
+			d.twinProblems(err)
+		}
 		def.Twin = parsed.Text()
 		files := map[string][]byte{}
 		for _, name := range parsed.Files() {
@@ -181,6 +214,21 @@ func (l *loader) world(name string, tools []sallyport.Tool) *sallyport.World {
 	w.Body, w.Ref = body, sallyport.WorldRef{Name: name, Digest: sallyport.Digest(canonical.SumBytes(body))}
 	l.worlds[name] = w
 	return w
+}
+
+// shadows reports whether a stage has a world lie over a live system.
+func (l *loader) shadows(name string) bool {
+	for _, u := range l.upstreams {
+		if u == nil {
+			continue
+		}
+		for _, s := range u.stages {
+			if s.World.Name == name && s.Binds(sallyport.Shadow) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // halves parts what is the twin's, which the twin reads, from what is said beside it.

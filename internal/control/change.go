@@ -79,6 +79,42 @@ type (
 	}
 	// Settle ends an unknown outcome.
 	Settle struct{ Call sallyport.CallID }
+	// PutApproval asks people for one, MoveApproval is what they said, and UseApproval
+	// uses it up: conflict if it is no longer as it was.
+	PutApproval  struct{ Approval Approval }
+	MoveApproval struct {
+		Approval Approval
+		Was      int64 // its version
+	}
+	UseApproval struct {
+		ID   sallyport.ApprovalID
+		Was  int64
+		Call sallyport.CallID
+		At   time.Time
+	}
+	// PutOriginals keeps what pseudonyms stand for that an agent is given; DropOriginals
+	// forgets those whose time was over before, some at a time.
+	PutOriginals struct {
+		Run   sallyport.RunID
+		Until time.Time
+		Rows  []SealedOriginal
+	}
+	DropOriginals struct{ Before time.Time }
+	// TellApproval notes what is to be told of an approval: conflict if somebody else has.
+	// MoveNotice is what became of a try, or that one begins: conflict if somebody else
+	// does. DropNotice forgets one that arrived, and DropNotices those made before a time.
+	TellApproval struct {
+		ID       sallyport.ApprovalID
+		Was, Now sallyport.Told
+		Again    time.Time // when to look again
+		Notices  []sallyport.Notice
+	}
+	MoveNotice struct {
+		Notice sallyport.Notice
+		Was    time.Time // when it was due
+	}
+	DropNotice  struct{ ID string }
+	DropNotices struct{ Before time.Time }
 	// PutAnswer reserves the place of an answer, or fills it; DropAnswers forgets
 	// those of before a time.
 	PutAnswer   struct{ Answer Answer }
@@ -100,8 +136,23 @@ func (PutRun) change()     {}
 func (EndRun) change()     {}
 func (Settle) change()     {}
 
-func (PutAnswer) change()   {}
-func (DropAnswers) change() {}
+func (PutApproval) change()  {}
+func (MoveApproval) change() {}
+func (UseApproval) change()  {}
+func (TellApproval) change() {}
+
+func (MoveNotice) change()  {}
+func (DropNotice) change()  {}
+func (DropNotices) change() {}
+
+func (PutAnswer) change()     {}
+func (DropAnswers) change()   {}
+func (PutOriginals) change()  {}
+func (DropOriginals) change() {}
+
+// SealedOriginal is what one pseudonym stands for, as it is kept: At and Same are keyed
+// hashes of the pseudonym and of the original, and nothing of either can be read.
+type SealedOriginal struct{ At, Same, Sealed []byte }
 
 // VersionKind is what a version is a version of.
 type VersionKind string

@@ -19,13 +19,15 @@ import (
 	"sallyport/internal/audit"
 )
 
-// Config is what control needs. All fields are required.
+// Config is what control needs. All fields but Pending are required.
 type Config struct {
 	Book   Book
 	Past   Past
 	People People
 	Live   Live
 	Others Others
+	// Pending may be nil where nothing is ever held.
+	Pending Pending
 	// Spare keeps halts that the book could not take.
 	Spare Spare
 	Now   func() time.Time
@@ -56,6 +58,8 @@ type Live interface {
 	// Check refuses (code bad_config) a release that could not carry calls in a
 	// stage's configuration.
 	Check(r *sallyport.Release, c *sallyport.StageConfig) error
+	// Fits refuses arguments that the tool of an approval would not take.
+	Fits(ctx context.Context, b *sallyport.Bound, arguments []byte) error
 	// Ended drops a run from memory.
 	Ended(id sallyport.RunID)
 }

@@ -277,6 +277,12 @@ func (o *office) Check(r *sallyport.Release, _ *sallyport.StageConfig) error {
 	return nil
 }
 
+func (o *office) Fits(_ context.Context, _ *sallyport.Bound, arguments []byte) error {
+	if strings.Contains(string(arguments), "misfit") {
+		return sallyport.Refuse(sallyport.InvalidArguments, "they do not fit", "")
+	}
+	return nil
+}
 func (o *office) Ended(id sallyport.RunID) { o.ended = append(o.ended, id) }
 
 func (o *office) Change(f func([]sallyport.Halt) []sallyport.Halt) error {

@@ -91,7 +91,19 @@ func (c *Control) makeKey(ctx context.Context, by *sallyport.Person, k Key, days
 	return &KeyMade{Key: k, Secret: secret}, c.Book.Commit(ctx, record, PutKey{k})
 }
 
-// RevokeKey ends a key at once. People may revoke their own credentials.
+// SignOut ends the credential that a person is signed in with. It takes no role.
+func (c *Control) SignOut(ctx context.Context, by *sallyport.Person, key *Key) error {
+	if key.Kind != sallyport.KeyPerson || key.Person != by.ID || by.ID == "" {
+		return sallyport.Refuse(sallyport.NotPermitted, "nobody signs out with the credential of another", "revoke it: sallyport keys revoke")
+	}
+	record, err := c.record(audit.KeyRevoked, by.ID, map[string]any{"key": key.ID, "reason": "signed out"})
+	if err != nil {
+		return err
+	}
+	return c.decide(ctx, record, RevokeKey{key.ID, c.Now()})
+}
+
+// RevokeKey ends a key at once.
 func (c *Control) RevokeKey(ctx context.Context, by *sallyport.Person, id sallyport.KeyID, reason string) error {
 	if err := needs(by, "revoke keys", sallyport.Developer, sallyport.Operator, sallyport.Approver); err != nil {
 		return err

@@ -361,6 +361,8 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse("Refused (halted): this agent has been stopped. Wait for an operator")
 	case m.Name == "refund" && bytes.Contains(m.Arguments.Of(m.Raw), []byte("900")):
 		refuse("Refused (denied): refunds above 500 need a person")
+	case m.Name == "refund" && bytes.Contains(m.Arguments.Of(m.Raw), []byte("200")) && !bytes.Contains(body, []byte(`"requestState":"come back"`)):
+		answer(`{"resultType":"input_required","inputRequests":{"q":{"method":"elicitation/create","params":{"mode":"url","url":"http://here/approvals/apr_1","message":"a person decides"}}},"requestState":"come back"}`)
 	default:
 		server := map[string]string{"refund": "payments", "list_payments": "payments"}[m.Name]
 		if server == "" {
@@ -405,6 +407,14 @@ func TestAgent(t *testing.T) {
 			if s.Name == "check" && !strings.Contains(s.Text, `"payment":"pay_1003","date":"2026-10-02","purpose":"Spare parts","amount":65,"refunded":40`) {
 				t.Errorf("after the refund: %s", s.Text)
 			}
+			if s.Name == "held refund" {
+				if s.Page != "http://here/approvals/apr_1" || s.Text != "a person decides" {
+					t.Errorf("held: %+v", s)
+				}
+				if again := agent.Return(t.Context(), s); again.Outcome != demo.OK {
+					t.Errorf("came back: %+v", again)
+				}
+			}
 			if s.Name == "wrong type" && !strings.Contains(s.Text, "want integer") {
 				t.Errorf("wrong type: %s", s.Text)
 			}
@@ -414,7 +424,7 @@ func TestAgent(t *testing.T) {
 		}
 		want := []string{
 			"connect  ok", "find find_customer ok", "list list_payments ok", "refund refund ok", "check list_payments ok",
-			"large refund refund failed denied", "wrong type refund failed", "work crm__get_customer failed halted",
+			"large refund refund failed denied", "wrong type refund failed", "held refund refund held", "work crm__get_customer failed halted",
 		}
 		if diff := cmp.Diff(want, steps); diff != "" {
 			t.Errorf("%v: %s", era, diff)
@@ -422,7 +432,7 @@ func TestAgent(t *testing.T) {
 		if (f.deleted == 1) != (era == wire.Sessions) {
 			t.Errorf("%v: %d sessions were ended", era, f.deleted)
 		}
-		if before, after := demo.New().Refunded(), f.company.Refunded(); after != before+40 {
+		if before, after := demo.New().Refunded(), f.company.Refunded(); after != before+240 {
 			t.Errorf("%v: %d EUR had been refunded, and then %d", era, before, after)
 		}
 	}

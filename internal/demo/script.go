@@ -31,7 +31,7 @@ type Agent struct {
 
 // Step is one thing the agent did, and what came of it.
 type Step struct {
-	Name    string          // "connect", "find", "list", "refund", "check", "large refund", "wrong type" or "work"
+	Name    string          // "connect", "find", "list", "refund", "check", "large refund", "wrong type", "held refund" or "work"
 	Tool    string          // as the agent sees it; empty for connect
 	Args    json.RawMessage // nil for connect
 	Outcome Outcome
@@ -39,15 +39,20 @@ type Step struct {
 	Code string
 	Text string // what the tool said, or why it could not be asked
 	Took time.Duration
+	// Page is where people decide about a call that is held, and State what the agent comes
+	// back with.
+	Page, State string
 }
 
 // Outcome is how a step ended.
 type Outcome string
 
-// The outcomes: a result, a result with isError, an error of the protocol.
+// The outcomes: a result, a result with isError, a result that waits for people, an error
+// of the protocol.
 const (
 	OK     Outcome = "ok"
 	Failed Outcome = "failed"
+	Held   Outcome = "held"
 	Fault  Outcome = "fault"
 )
 
@@ -63,8 +68,9 @@ var ErrNotHalted = errors.New("nobody has halted the agent")
 
 // Run connects, finds the customer with the address ada@example.com, lists her
 // payments, refunds 40, lists them again, tries to refund 900, tries to refund the
-// text "40", and then goes on reading the customer until a halt stops it. It calls each after every step. It returns nil once
-// halted, ErrNotHalted, or why it could not connect or go on.
+// text "40", asks for a refund of 200, and then goes on reading the customer until a halt
+// stops it. It calls each after every step. It returns nil once halted, ErrNotHalted, or
+// why it could not connect or go on.
 func (a *Agent) Run(ctx context.Context, each func(Step)) error {
 	s := session{agent: a, tools: map[string]string{}}
 	started := time.Now()
@@ -89,7 +95,7 @@ func (a *Agent) Run(ctx context.Context, each func(Step)) error {
 	faults := 0
 	var last Step
 	do := func(name, tool string, args any, to any) bool {
-		step, structured := s.call(ctx, name, tool, args)
+		step, structured := s.call(ctx, name, tool, args, "")
 		each(step)
 		if last = step; step.Outcome == Fault {
 			faults++
@@ -130,7 +136,8 @@ func (a *Agent) Run(ctx context.Context, each func(Step)) error {
 	if !do("refund", "refund", refund{small, 40, "The parcel came late."}, nil) ||
 		!do("check", "list_payments", map[string]any{"customer": who.ID}, nil) ||
 		!do("large refund", "refund", refund{large, 900, "The customer asked for all of it."}, nil) ||
-		!do("wrong type", "refund", refund{small, "40", "The parcel came late."}, nil) {
+		!do("wrong type", "refund", refund{small, "40", "The parcel came late."}, nil) ||
+		!do("held refund", "refund", refund{large, 200, "The customer was promised it."}, nil) {
 		return nil
 	}
 	interval := a.Pace
@@ -152,6 +159,13 @@ func (a *Agent) Run(ctx context.Context, each func(Step)) error {
 		case <-pace.C:
 		}
 	}
+}
+
+// Return makes a call again that was held.
+func (a *Agent) Return(ctx context.Context, held Step) Step {
+	s := session{agent: a, tools: map[string]string{}}
+	step, _ := s.call(ctx, held.Name, held.Tool, held.Args, held.State)
+	return step
 }
 
 // maxReply is the largest reply that is read, in bytes.
@@ -210,8 +224,9 @@ func (s *session) connect(ctx context.Context) error {
 	}
 }
 
-// call calls a tool and returns the structured result, if there is one.
-func (s *session) call(ctx context.Context, name, tool string, args any) (Step, json.RawMessage) {
+// call calls a tool and returns the structured result, if there is one. state is that of
+// a call that was held.
+func (s *session) call(ctx context.Context, name, tool string, args any, state string) (Step, json.RawMessage) {
 	step := Step{Name: name, Tool: tool}
 	if listed, ok := s.tools[tool]; ok {
 		step.Tool = listed
@@ -223,10 +238,17 @@ func (s *session) call(ctx context.Context, name, tool string, args any) (Step, 
 	step.Args = raw
 	started := time.Now()
 	params := append(wire.AppendString([]byte(`{"name":`), step.Tool), `,"arguments":`...)
-	m, err := s.ask(ctx, wire.MethodToolsCall, string(append(append(params, raw...), '}')))
+	params = append(params, raw...)
+	if state != "" {
+		params = wire.AppendString(append(params, `,"requestState":`...), state)
+	}
+	m, err := s.ask(ctx, wire.MethodToolsCall, string(append(params, '}')))
 	step.Took = time.Since(started)
 	if err != nil {
 		return step.fault(err), nil
+	}
+	if m.ResultType == wire.ResultInputRequired {
+		return step.held(m.Result.Of(m.Raw)), nil
 	}
 	var blocks []struct{ Text string }
 	if err := json.Unmarshal(m.Content.Of(m.Raw), &blocks); err != nil {
@@ -240,6 +262,22 @@ func (s *session) call(ctx context.Context, name, tool string, args any) (Step, 
 		step.Outcome, step.Code = Failed, codeOf(step.Text)
 	}
 	return step, m.StructuredContent.Of(m.Raw)
+}
+
+// held is a step whose result asks for a page to be opened.
+func (s Step) held(result []byte) Step {
+	questions, state, err := wire.Questions(result)
+	if err == nil && len(questions) == 1 {
+		var page struct{ Message, URL string }
+		if err = json.Unmarshal(questions[0].Params, &page); err == nil {
+			s.State, err = wire.DecodeString(state)
+		}
+		s.Outcome, s.Text, s.Page = Held, page.Message, page.URL
+	}
+	if err != nil {
+		return s.fault(err)
+	}
+	return s
 }
 
 func (s Step) fault(err error) Step {
@@ -266,7 +304,7 @@ func (s *session) ask(ctx context.Context, method, params string) (*wire.Message
 	version := wire.Version20251125
 	if s.agent.Era == wire.Stateless {
 		version = wire.Version20260728
-		meta := fmt.Sprintf(`{"_meta":{%q:%q,%q:{"name":"support-agent","version":"1.0.0"},%q:{}}`,
+		meta := fmt.Sprintf(`{"_meta":{%q:%q,%q:{"name":"support-agent","version":"1.0.0"},%q:{"elicitation":{"url":{}}}}`,
 			wire.MetaProtocolVersion, version, wire.MetaClientInfo, wire.MetaClientCapabilities)
 		if rest := strings.TrimPrefix(params, "{"); rest != "" && rest != "}" {
 			meta += "," + rest

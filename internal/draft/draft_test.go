@@ -12,65 +12,15 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"go.yaml.in/yaml/v3"
 
 	"sallyport"
 	"sallyport/internal/canonical"
 	"sallyport/internal/draft"
+	"sallyport/internal/testkit"
 	"sallyport/internal/twin"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
-
-// toJSON turns YAML into JSON with its members in their order, as config does.
-func toJSON(t testing.TB, text []byte) []byte {
-	t.Helper()
-	var doc yaml.Node
-	if err := yaml.Unmarshal(text, &doc); err != nil {
-		t.Fatalf("%v\n%s", err, text)
-	}
-	var write func(b *bytes.Buffer, n *yaml.Node)
-	write = func(b *bytes.Buffer, n *yaml.Node) {
-		switch n.Kind {
-		case yaml.DocumentNode:
-			write(b, n.Content[0])
-		case yaml.MappingNode:
-			b.WriteByte('{')
-			for i := 0; i < len(n.Content); i += 2 {
-				if i > 0 {
-					b.WriteByte(',')
-				}
-				name, _ := json.Marshal(n.Content[i].Value)
-				b.Write(name)
-				b.WriteByte(':')
-				write(b, n.Content[i+1])
-			}
-			b.WriteByte('}')
-		case yaml.SequenceNode:
-			b.WriteByte('[')
-			for i, kid := range n.Content {
-				if i > 0 {
-					b.WriteByte(',')
-				}
-				write(b, kid)
-			}
-			b.WriteByte(']')
-		default:
-			var v any
-			if err := n.Decode(&v); err != nil {
-				t.Fatal(err)
-			}
-			raw, err := json.Marshal(v)
-			if err != nil {
-				t.Fatal(err)
-			}
-			b.Write(raw)
-		}
-	}
-	var b bytes.Buffer
-	write(&b, &doc)
-	return b.Bytes()
-}
 
 // system is a twin that is taken for a real system: what it answers is recorded, and a
 // draft knows nothing else of it than its tools.
@@ -93,7 +43,7 @@ func newSystem(t testing.TB, definition string, files map[string][]byte, tools s
 		}
 		s.tools = append(s.tools, sallyport.Tool{Name: d.Name, UpstreamName: d.Name, Definition: sallyport.Text(raw)})
 	}
-	s.world = compiled(t, toJSON(t, []byte(definition)), files, s.tools)
+	s.world = compiled(t, testkit.FromYAML(t, []byte(definition)), files, s.tools)
 	return s
 }
 
@@ -194,7 +144,7 @@ func drafted(t testing.TB, s *system, in draft.Input) *draft.Draft {
 
 func (s *system) compare(t *testing.T, d *draft.Draft, calls ...call) {
 	t.Helper()
-	copied := compiled(t, toJSON(t, d.Text), d.Files, s.tools).NewRun(7)
+	copied := compiled(t, testkit.FromYAML(t, d.Text), d.Files, s.tools).NewRun(7)
 	want := session(t, s.world, calls...)
 	for i, c := range calls {
 		got, _ := answer(t, copied, c.tool, []byte(c.args), i)
@@ -305,7 +255,7 @@ func TestWithoutRecordings(t *testing.T) {
 	if f := find(loose, "tool", "update_ticket"); !f.Kept {
 		t.Errorf("with a threshold of 0.5: %+v", f)
 	}
-	compiled(t, toJSON(t, loose.Text), loose.Files, s.tools)
+	compiled(t, testkit.FromYAML(t, loose.Text), loose.Files, s.tools)
 }
 
 // TestContradicted: what recordings speak against is commented out, whatever its name.
@@ -425,7 +375,7 @@ func TestDemo(t *testing.T) {
 		if diff := cmp.Diff(string(want), string(d.Text)); diff != "" {
 			t.Errorf("%s (-update writes it anew):\n%s", golden, diff)
 		}
-		def := toJSON(t, d.Text)
+		def := testkit.FromYAML(t, d.Text)
 		if bytes.Contains(def, []byte(`"tables"`)) || bytes.Contains(def, []byte(`"tools"`)) {
 			compiled(t, def, d.Files, s.tools)
 		}

@@ -5,6 +5,7 @@ import (
 
 	"sallyport"
 	"sallyport/internal/draft"
+	"sallyport/internal/testkit"
 	"sallyport/internal/twin"
 )
 
@@ -21,7 +22,7 @@ func FuzzNew(f *testing.F) {
 		if err != nil {
 			return
 		}
-		def, err := twin.Parse(toJSON(t, d.Text))
+		def, err := twin.Parse(testkit.FromYAML(t, d.Text))
 		if err != nil {
 			t.Fatalf("%v\n%s", err, d.Text)
 		}

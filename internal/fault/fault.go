@@ -37,6 +37,8 @@
 //	schema_drift           a member has another name (becomes), wherever it stands: the last one in field, or any
 //	injected_instruction   text is added to a string: the one at field, or the first
 //	oversized_result       the result is larger than may be returned; the call has had its effect
+//	list_changed           the client is told that its tools have changed; the call is answered.
+//	                       They are what they were: an agent sees pinned definitions
 //
 // field is a JSON pointer into the structured content, and into a text that is JSON.
 // What a result does not have is not changed. Errors a system answers with stay as they are.
@@ -95,6 +97,7 @@ const (
 	SchemaDrift         Kind = "schema_drift"
 	InjectedInstruction Kind = "injected_instruction"
 	OversizedResult     Kind = "oversized_result"
+	ListChanged         Kind = "list_changed"
 )
 
 // says is what a rule of a kind may say beside when.
@@ -103,7 +106,7 @@ var says = map[Kind][]string{
 	RPCError: {"code", "message"}, ToolError: {"message"}, PermissionDenied: {"message"},
 	Timeout: {}, TimeoutAfterCommit: {}, DuplicateDelivery: {}, StaleRead: {"behind"},
 	TruncatedResult: {"keep"}, PartialResult: {"field", "keep"}, PaginationCut: {"field"},
-	SchemaDrift: {"field", "becomes"}, InjectedInstruction: {"field", "text"}, OversizedResult: {},
+	SchemaDrift: {"field", "becomes"}, InjectedInstruction: {"field", "text"}, OversizedResult: {}, ListChanged: {},
 }
 
 // Effects is how often a call has its effect: 0, 1 or 2 times.
@@ -517,11 +520,7 @@ func (p *parser) rule(raw []byte, at string) Rule {
 	name := p.text(kind, at+"/fault")
 	r.Fault = Kind(name)
 	may, known := says[r.Fault]
-	switch {
-	case name == "list_changed":
-		p.fail(at+"/fault", "list_changed is not served: a world answers calls and cannot notify anybody in between; take schema_drift for what changes")
-		return r
-	case !known:
+	if !known {
 		if name != "" {
 			p.fail(at+"/fault", "there is no fault %q%s; there are %s", name, meant(name, kinds()), strings.Join(kinds(), ", "))
 		}

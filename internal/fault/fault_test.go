@@ -36,7 +36,7 @@ func TestProblems(t *testing.T) {
 		{`{"rule":[]}`, `/rule: "rule" is not known here; did you mean rules?; there are profile, rules, latency` + "\nname a profile (calm, drifting, expiring, flaky, flaky-commit, hostile, overloaded, slow), or give rules or latency"},
 		{`{"rules":[]}`, "/rules: it has to be a list with something in it\nname a profile (calm, drifting, expiring, flaky, flaky-commit, hostile, overloaded, slow), or give rules or latency"},
 		{`{"rules":[{"fault":"timeout","at":[1],"retry_after":"1s"}]}`, `/rules/0/retry_after: "retry_after" is not known here; there are tool, fault, at, from, to, rate, wait`},
-		{`{"rules":[{"fault":"list_changed","at":[1]}]}`, "/rules/0/fault: list_changed is not served: a world answers calls and cannot notify anybody in between; take schema_drift for what changes"},
+		{`{"rules":[{"fault":"list_changed","at":[1],"field":"/x"}]}`, `/rules/0/field: "field" is not known here; there are tool, fault, at, from, to, rate, wait`},
 		{`{"rules":[{"fault":"timeout","at":[1]},{"at":[0,"x"],"fault":"timeout"}]}`, "/rules/1/at/0: it has to be a whole number from 1 to 2147483647\n/rules/1/at/1: it has to be a whole number from 1 to 2147483647"},
 		{`{"rules":[{"fault":"timeout"}]}`, "/rules/0: say which calls: at: [2, 5], rate: 0.05, or from: 3"},
 		{`{"rules":[{"fault":"timeout","at":[1],"rate":0.5}]}`, "/rules/0: at names the calls: leave out rate, from and to"},

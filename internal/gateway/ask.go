@@ -41,7 +41,7 @@ func (g *Gateway) mayAsk(x *Exchange, method string) (sallyport.Decision, policy
 // may be asked long after the call was judged.
 func (g *Gateway) questioning(x *Exchange, kind sallyport.Kind) *policy.Query {
 	q := g.query(x)
-	q.Kind, q.Tool, q.ToolDigest, q.URI, q.Args = kind, "", "", "", nil
+	q.Kind, q.Tool, q.ToolDigest, q.URI, q.Args, q.Content = kind, "", "", "", nil, policy.Content{}
 	q.Now, q.Run.Labels = g.Now(), x.Before.Join(x.Run.Labels())
 	return q
 }
@@ -79,7 +79,12 @@ func (g *Gateway) ask(ctx context.Context, x *Exchange, raw []byte) ([]byte, err
 	}
 	q := g.put(x, &m)
 	if q.refused == nil {
-		q.answer, q.unanswered = x.Session.client(ctx, raw)
+		raw, q.refused = g.asked(x, raw, &m)
+	}
+	if q.refused == nil {
+		if q.answer, q.unanswered = x.Session.client(ctx, raw); q.unanswered == nil {
+			q.answer, q.refused = g.leaves(x, q.answer)
+		}
 	}
 	return g.recordQuestion(ctx, x, q)
 }
@@ -143,6 +148,9 @@ func (g *Gateway) takeAll(ctx context.Context, x *Exchange) error {
 			}
 			q := g.put(x, &m)
 			q.answer = wire.AppendResult(nil, id, a.Value)
+			if q.refused == nil {
+				q.refused = g.leavesAsItIs(x, q.answer)
+			}
 			if _, err := g.recordQuestion(ctx, x, q); err != nil {
 				return err
 			}

@@ -10,7 +10,7 @@ import (
 
 // authorize asks whether policy permits the call, here and now, on the bytes
 // that will be sent.
-func (g *Gateway) authorize(_ context.Context, x *Exchange) error {
+func (g *Gateway) authorize(ctx context.Context, x *Exchange) error {
 	q := g.query(x)
 	if x.Listing {
 		x.Decision.Allow = x.Plan.Policies.CouldAllow(q)
@@ -19,8 +19,11 @@ func (g *Gateway) authorize(_ context.Context, x *Exchange) error {
 		}
 		return nil
 	}
+	if err := g.past(ctx, x, q); err != nil {
+		return err
+	}
 	x.Decision, x.Facts = x.Plan.Policies.Decide(q)
-	if x.Decision.Allow {
+	if x.Decision.Allow || x.Decision.Held { // people may have approved it: see approve
 		return nil
 	}
 	return denied(x.Decision)
@@ -28,13 +31,15 @@ func (g *Gateway) authorize(_ context.Context, x *Exchange) error {
 
 func (g *Gateway) query(x *Exchange) *policy.Query {
 	q := &policy.Query{
-		Principal: x.Principal,
-		Tier:      x.Plan.Release.Tier,
-		Owner:     x.Plan.Release.Owner,
-		Kind:      x.Kind,
-		Stage:     x.Stage,
-		Args:      x.Arguments,
-		Now:       x.Started,
+		Principal:  x.Principal,
+		Tier:       x.Plan.Release.Tier,
+		Owner:      x.Plan.Release.Owner,
+		Kind:       x.Kind,
+		Stage:      x.Stage,
+		Args:       x.Arguments,
+		Provenance: x.Provenance,
+		Content:    x.Content,
+		Now:        x.Started,
 		Run: policy.RunFacts{
 			ID: x.Run.ID, Implicit: x.Run.Implicit, Calls: x.Run.Calls(), Labels: x.Before,
 			Task: x.Run.Envelope.Task, Person: x.Run.Envelope.Person,

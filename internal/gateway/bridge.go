@@ -97,7 +97,9 @@ func (g *Gateway) answered(ctx context.Context, x *Exchange, asked, answer []byt
 		return err
 	}
 	q := inquiry{message: &m, began: g.Now(), answer: answer}
-	q.decision, q.facts, q.refused = g.mayAsk(x, m.Method)
+	if q.decision, q.facts, q.refused = g.mayAsk(x, m.Method); q.refused == nil {
+		q.refused = g.leavesAsItIs(x, answer)
+	}
 	if _, err := g.recordQuestion(ctx, x, &q); err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"sallyport"
 	"sallyport/internal/audit"
+	"sallyport/internal/guard"
 	"sallyport/internal/policy"
 	"sallyport/internal/schema"
 	"sallyport/internal/wire"
@@ -30,9 +31,15 @@ type Exchange struct {
 	Headers    http.Header  // of the request; only Mcp-Param-* are read
 	Session    *Session     // the client's session; nil in the stateless era
 	Listing    bool         // a list method: authorized by what could be allowed
+	// Attached is the approval that the client comes back with, if it says so. Mute is a
+	// client that cannot: it finds its approval once by equal arguments.
+	Attached sallyport.ApprovalID
+	Mute     bool
 	// Notify passes on a notification of the upstream that belongs to this call
 	// (progress, a log message): one JSON-RPC message. May be nil.
 	Notify func(raw []byte)
+
+	within *Exchange // the call that needs what this one reads: see [Gateway.hear]; nil for others
 
 	// Written by Call.
 
@@ -52,6 +59,8 @@ type Exchange struct {
 	Tool      *PlannedTool // nil for kinds other than tool
 	Upstream  *sallyport.StageUpstream
 	Target    sallyport.Target
+	Approval  *Asked      // that the call comes back with; also by approve, which may find it
+	Unedited  []byte      // arguments as the agent sent them, where people put others in their stead
 	flight    *flight     // how a halt finds the call
 	rounds    []*Exchange // later upstream requests of this call, each with an intent; by execute
 
@@ -61,18 +70,35 @@ type Exchange struct {
 
 	// Written by label (in).
 
-	Before sallyport.Labels // what the run knew when the call was judged
+	Before     sallyport.Labels  // what the run knew when the call was judged
+	Provenance policy.Provenance // where the arguments came from, if anybody asks; else by approve
+
+	// Written by inspect, and Content by rewrite too.
+
+	Content   policy.Content // what policy is told of what the arguments hold
+	inspected *guard.Verdict
+
+	// Written by rewrite, where what is sent is not what came. Arguments are then those
+	// that are sent.
+
+	Received []byte        // the arguments as they came
+	Sends    *wire.Message // the request as it will be sent; nil: Message
 
 	// Written by authorize.
 
 	Decision sallyport.Decision
 	Facts    policy.Facts
+	counted  []counted // what it adds to counters; amounts of what comes back by account
 
 	// Written by limit.
 
 	Number int // of the call in its run, from 1 in the order of admission; zero for a list
 
 	place *place // in line with the calls before, where a world answers
+
+	// Written by approve.
+
+	Asks *Asked // what people are going to be asked; nil if nothing
 
 	// Written by limit and breaker: undone or settled when the call ends.
 
@@ -87,9 +113,18 @@ type Exchange struct {
 	// Written by execute.
 
 	Grade        sallyport.Grade
+	WorldState   sallyport.Digest // digest of what the run has made of the tables that answered; empty if there are none
+	Opaque       string           // why the run is no evidence from this call on: see [sallyport.ShadowStep]
+	Unpatched    []byte           // the live system's result, where a world has put another in its stead
 	UpstreamTime time.Duration
 	Response     *Response
 	sub          *subscription // that the call makes; nil for others
+
+	// Written by guard response.
+
+	Came []byte // the result or error as it came, where another goes to the caller
+
+	content *content // what was found on the way; by Call, and added to by many
 
 	// Written by label (out).
 
@@ -158,6 +193,9 @@ type Session struct {
 	client  func(ctx context.Context, raw []byte) ([]byte, error) // what Ask was before watch
 	changed atomic.Uint64                                         // grows when an upstream says that a list has changed
 	tell    func(raw []byte)                                      // what Deliver was before watch
+	// enters is what a notification that belongs to no call becomes, false for nothing;
+	// as the stage of the newest call has it.
+	enters atomic.Pointer[func(raw []byte) ([]byte, bool)]
 	// follower is set once the client has listed something.
 	follower atomic.Pointer[follower]
 	closed   atomic.Bool // nothing begins for it any more
@@ -180,7 +218,15 @@ func (s *Session) watch(person sallyport.PersonID) {
 			s.Ask = func(context.Context, []byte) ([]byte, error) { return nil, errBeside }
 		}
 		if s.tell = s.Deliver; s.tell != nil {
-			s.Deliver = s.seen(s.tell)
+			s.Deliver = s.seen(func(raw []byte) {
+				enters := s.enters.Load()
+				if enters == nil {
+					return // nothing has been called: it is not known what may enter
+				}
+				if raw, ok := (*enters)(raw); ok {
+					s.tell(raw)
+				}
+			})
 		}
 	})
 }
@@ -339,7 +385,17 @@ type Ledger interface {
 type Entry struct {
 	Record *audit.Record
 	Target sallyport.Target
-	// Payload is kept encrypted under the run's data key.
+	// Ask is an approval that people are asked for with this outcome, and Use the one
+	// that is used up with this intent: it is refused (conflict) if that is not possible.
+	Ask *Asked
+	Use *Asked
+	// Originals are what pseudonyms stand for that the caller is given with this outcome.
+	// They can be had again, in this domain (see [VaultDomain]) alone, until Until.
+	Originals []guard.Masked
+	Domain    string
+	Until     time.Time
+	// Payload is kept encrypted under the run's data key: the arguments as they were
+	// sent, and the result as the caller has it.
 	Payload Payload
 }
 

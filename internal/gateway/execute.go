@@ -28,7 +28,9 @@ func (x *Exchange) binding() sallyport.Binding {
 }
 
 // reaches reports whether the call will leave this program.
-func (x *Exchange) reaches() bool { return x.binding() == sallyport.Live }
+func (x *Exchange) reaches() bool {
+	return x.binding() == sallyport.Live || x.shadows() && !x.Changing()
+}
 
 // execute makes it happen, in the way the stage binds the tool. The stage's
 // backends are the only thing here that can reach anything, and they hold that
@@ -37,6 +39,8 @@ func (g *Gateway) execute(ctx context.Context, x *Exchange) error {
 	switch x.binding() {
 	case sallyport.Simulate:
 		return g.simulate(ctx, x)
+	case sallyport.Shadow:
+		return g.shadow(ctx, x)
 	case sallyport.Live:
 		return g.live(ctx, x)
 	default:
@@ -61,7 +65,18 @@ func (g *Gateway) simulate(ctx context.Context, x *Exchange) error {
 	if err != nil {
 		return g.sendError(ctx, x, err)
 	}
-	x.Grade = a.Grade
+	return g.fromWorld(x, a)
+}
+
+// fromWorld has a world's answer be that of the call.
+func (g *Gateway) fromWorld(x *Exchange, a *sallyport.Simulation) (err error) {
+	if err := x.Tool.asAPI(a, x.Era); err != nil {
+		return err
+	}
+	x.Grade, x.WorldState = a.Grade, a.State
+	if a.ListChanged {
+		g.toolsChanged(x)
+	}
 	switch result := a.Result; {
 	case a.Error != nil:
 		x.Response = &Response{Message: wire.Message{Raw: a.Error, Kind: wire.Error, Error: wire.Span{End: len(a.Error)}}}
@@ -97,12 +112,15 @@ func (g *Gateway) live(ctx context.Context, x *Exchange) error {
 	if backends == nil || !sallyport.Live.In(x.Stage) {
 		return sallyport.Refuse(sallyport.StageWall, "nothing can be reached from here", "ask an operator to look at the bindings")
 	}
+	if err := x.onlyReads(); err != nil {
+		return err
+	}
 	backend, err := backends.Backend(x.Upstream)
 	if err != nil {
 		return err
 	}
 	req := &Request{
-		Message: x.Message, Method: x.Message.Method, Era: x.Era, Session: x.Session, Person: x.Principal.Person,
+		Message: x.outgoing(), Method: x.Message.Method, Era: x.Era, Session: x.Session, Person: x.Principal.Person,
 		MaxResult:   x.Upstream.MaxResult,
 		BeforeWrite: func() error { return g.beforeWrite(x) },
 		AfterWrite:  func() { g.afterWrite(x) },
@@ -122,6 +140,12 @@ func (g *Gateway) live(ctx context.Context, x *Exchange) error {
 	}
 	req.Roots = g.mayKnowRoots(x)
 	if x.Session != nil {
+		guards, err := g.guards(x)
+		if err != nil {
+			return err
+		}
+		enters := guards.beside
+		x.Session.enters.Store(&enters)
 		x.Session.watch(x.Principal.Person)
 		x.Session.roots.Store(x.Upstream.ID, req.Roots)
 	}
@@ -131,8 +155,10 @@ func (g *Gateway) live(ctx context.Context, x *Exchange) error {
 			seen = &Session{}
 		}
 		req.Notify = seen.seen(func(raw []byte) {
-			x.flight.heard.Store(true)
-			x.Notify(raw)
+			if raw, ok := g.guardNotice(x, raw); ok {
+				x.flight.heard.Store(true)
+				x.Notify(raw)
+			}
 		})
 	}
 	if x.Listing {
@@ -151,10 +177,13 @@ func (g *Gateway) live(ctx context.Context, x *Exchange) error {
 			return err
 		}
 	}
+	if x.shadows() { // others of the run wait in line for this one, and whoever is asked may make some
+		req.Ask, req.Judge = nil, nil
+	}
 	if t := x.Tool; t != nil {
 		req.Output = t.Output
 		if t.UpstreamName != x.Message.Name {
-			if req.Message, err = rename(x.Message, t.UpstreamName); err != nil {
+			if req.Message, err = rename(req.Message, t.UpstreamName); err != nil {
 				return err
 			}
 		}

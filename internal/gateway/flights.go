@@ -122,6 +122,9 @@ func (g *Gateway) InFlight() int {
 // beforeWrite is the last look before the first byte: the halt may have come,
 // or the intent grown too old, while the call waited for a connection.
 func (g *Gateway) beforeWrite(x *Exchange) error {
+	if err := x.onlyReads(); err != nil {
+		return err
+	}
 	f := x.flight
 	before := f.phase.Swap(writing) // not the first look, if there are several requests
 	if h := g.state.Load().Halted(&x.Target); h != nil {

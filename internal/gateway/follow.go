@@ -94,6 +94,21 @@ func (all *followers) of(meant func(*follower) bool) []*follower {
 	return found
 }
 
+// toolsChanged tells the client of a call that its tools have changed: in a session on
+// the call's own stream, before the result; else whoever listens in the same run.
+func (g *Gateway) toolsChanged(x *Exchange) {
+	if x.Session != nil {
+		if x.Notify != nil {
+			x.Notify(wire.AppendNotification(nil, wire.NotificationToolsListChanged, nil))
+		}
+		return
+	}
+	owner := x.owner()
+	for _, f := range g.follows.of(func(f *follower) bool { return f.listener != nil && f.stage == x.Stage && f.owner == owner }) {
+		f.tell(wire.NotificationToolsListChanged)
+	}
+}
+
 // end ends those of a listener.
 func (all *followers) end(l *Listener) {
 	for _, f := range all.of(func(f *follower) bool { return f.listener == l }) {

@@ -30,6 +30,24 @@ type Config struct {
 	Plans      Plans
 	World      World
 	Rates      Rates
+	// Shadows may be nil: what is bound to shadow is refused then.
+	Shadows Shadows
+	// Histories may be nil: then policies that ask where arguments came from deny.
+	Histories Histories
+	// Counters may be nil: calls are refused where something has to be counted.
+	Counters Counters
+	// Suspend makes a halt of a run work at once, and has it recorded, without waiting for
+	// that. Nil: no run is halted for what it does.
+	Suspend func(sallyport.Halt)
+	// Offers may be nil: what upstreams offer is not compared with what is pinned then.
+	Offers Offers
+	// Approvals may be nil: what policy holds is denied then.
+	Approvals Approvals
+	// DomainKey is the key that the pseudonyms of a data domain are made with, and Vault
+	// knows what they stand for. Without the first no stage can have pseudonyms made,
+	// without the second none are turned back.
+	DomainKey func(domain string) ([32]byte, error)
+	Vault     Vault
 	// Stages holds the backends of each stage that reaches anything. The sandbox
 	// has none: there is nothing it could dial with.
 	Stages   map[sallyport.Stage]Backends
@@ -59,11 +77,12 @@ type Gateway struct {
 	path     []step
 	state    atomic.Pointer[State]
 	flights  flights
-	breakers sync.Map // breakerKey to *gobreaker.TwoStepCircuitBreaker
+	breakers sync.Map // breakerKey to *circuit
 	slots    sync.Map // slotKey to chan struct{}
 	lists    listCache
 	subs     subscriptions
 	follows  followers
+	offers   sync.Map // offerKey to *offer
 }
 
 // step is one station of the path of a call. A step returns a
@@ -88,12 +107,17 @@ func New(c Config) *Gateway {
 		{"halt", g.checkHalt},            // has anyone pulled the kill switch?
 		{"validate", g.validate},         // do the arguments fit the pinned schema?
 		{"label in", g.labelIn},          // what does the run know already?
+		{"inspect", g.inspect},           // what do the arguments hold, and may it leave?
+		{"rewrite", g.rewrite},           // what will be sent in their stead?
 		{"authorize", g.authorize},       // does policy permit it, here and now?
 		{"limit", g.limit},               // is there room in the run's budget, the rate and the upstream?
+		{"definition", g.definition},     // is the tool still what people looked at?
+		{"approve", g.approve},           // have people permitted exactly this, if policy holds it?
 		{"breaker", g.breaker},           // is the upstream known to be down?
 		{"intend", g.intend},             // what is about to happen is durable
 		{"execute", g.execute},           // it happens
 		{"guard response", g.guardResponse},
+		{"account", g.account},    // is there room for what came back?
 		{"label out", g.labelOut}, // what does the run know now?
 	}
 	return g
@@ -115,6 +139,7 @@ func (g *Gateway) Path() []string {
 func (g *Gateway) Call(ctx context.Context, x *Exchange) Reply {
 	x.Started = g.Now()
 	x.ID = sallyport.CallID(newID("call", x.Started))
+	x.content = newContent()
 	ctx, cancel := context.WithCancel(ctx)
 	x.flight = &flight{call: x.ID, cancel: cancel}
 	err := g.run(ctx, x)
@@ -136,6 +161,9 @@ func (g *Gateway) Call(ctx context.Context, x *Exchange) Reply {
 		}
 	}
 	g.begin(x, &reply)
+	if !held {
+		g.conductOf(x, &reply)
+	}
 	if g.Observer != nil && !held { // a held one has not ended
 		g.Observer.Ended(x, reply, g.Now().Sub(x.Started))
 	}

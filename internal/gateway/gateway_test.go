@@ -253,7 +253,7 @@ func (r *rig) expect(reply Reply, code sallyport.Code, outcome sallyport.Outcome
 
 func TestPipelineOrder(t *testing.T) {
 	want := []string{
-		"authenticate", "resolve", "halt", "validate", "label in", "authorize", "limit", "breaker",
+		"authenticate", "resolve", "halt", "validate", "label in", "inspect", "rewrite", "authorize", "limit", "definition", "approve", "breaker",
 		"intend", "execute", "guard response", "label out",
 	}
 	if got := New(Config{}).Path(); !slices.Equal(got, want) {

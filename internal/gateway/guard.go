@@ -1,16 +1,18 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
+	"errors"
 
 	"sallyport"
+	"sallyport/internal/guard"
 	"sallyport/internal/wire"
 )
 
-// guardResponse asks whether what came back may enter. In this version: is it a
-// response at all, and if it asks the client something (MCP 2026-07-28, multi
-// round-trip requests), does policy let this upstream ask? Content is looked at
-// by later versions of this step.
+// guardResponse asks whether what came back may enter: is it a response at all, does
+// the stage let an agent have what it holds, and if it asks the client something (MCP
+// 2026-07-28, multi round-trip requests), does policy let this upstream ask?
 func (g *Gateway) guardResponse(ctx context.Context, x *Exchange) error {
 	m := &x.Response.Message
 	if m.Kind != wire.Result && m.Kind != wire.Error {
@@ -21,6 +23,9 @@ func (g *Gateway) guardResponse(ctx context.Context, x *Exchange) error {
 			x.Response = nil // it was begun, and nobody will hear how it ends
 		}
 		return tasks()
+	}
+	if err := g.guardContent(x, m); err != nil {
+		return err
 	}
 	if m.ResultType != wire.ResultInputRequired {
 		return nil
@@ -60,4 +65,148 @@ func isTask(m *wire.Message) bool {
 	}
 	task, ok, err := wire.Field(m.Result.Of(m.Raw), "task")
 	return err == nil && ok && task[0] == '{'
+}
+
+// guardContent looks at what a response holds, and puts in its stead what may enter.
+// Lists are what policy lets an agent see.
+func (g *Gateway) guardContent(x *Exchange, m *wire.Message) error {
+	if x.Listing {
+		return nil
+	}
+	guards, err := g.guards(x)
+	if err != nil {
+		return err
+	}
+	part, at := "result", m.Result
+	if m.Kind == wire.Error {
+		part, at = "error", m.Error
+	}
+	doc := at.Of(m.Raw)
+	v := guards.of(x.Tool).out.Check(doc)
+	x.content.note(part, v)
+	if v.Refusal != nil {
+		return x.withheld(v.Refusal)
+	}
+	x.content.learn(v)
+	if !v.Changed(doc) {
+		return nil
+	}
+	x.Came = doc
+	whole := wire.Span{End: len(v.Doc)}
+	fresh := wire.Message{Raw: v.Doc, Kind: m.Kind, ResultType: m.ResultType, IsError: m.IsError}
+	if m.Kind == wire.Error {
+		fresh.Error = whole
+	} else {
+		fresh.Result = whole
+	}
+	*m = fresh
+	return nil
+}
+
+// withheld says of an answer that may not enter what became of the call: it was made.
+func (x *Exchange) withheld(r *sallyport.Refusal) *sallyport.Refusal {
+	said := *r
+	said.Reason = "the answer is withheld: " + r.Reason
+	if x.Changing() {
+		said.Hint = "the call was made: do not repeat it"
+	}
+	return &said
+}
+
+// guardNotice looks at a notification of a call's upstream and returns what the client
+// may have of it, or false if that is nothing.
+func (g *Gateway) guardNotice(x *Exchange, raw []byte) ([]byte, bool) {
+	guards, err := g.guards(x)
+	if err != nil {
+		return nil, false
+	}
+	m, err := wire.Scan(raw, wire.Limits{Bytes: max(len(raw), 1)})
+	if err != nil {
+		return nil, false
+	}
+	out, refusal := x.enters(guards.notice, "notification", raw, m.Params)
+	return out, refusal == nil
+}
+
+// beside is guardNotice of a notification that belongs to no call: no run learns of it.
+func (s *guards) beside(raw []byte) ([]byte, bool) {
+	m, err := wire.Scan(raw, wire.Limits{Bytes: max(len(raw), 1)})
+	if err != nil {
+		return nil, false
+	}
+	out, v := entering(s.notice, raw, m.Params)
+	return out, v.Refusal == nil
+}
+
+// enters looks at a part of a message that an upstream sends a client, and returns the
+// message with what may enter of it.
+func (x *Exchange) enters(by *guard.Guard, part string, raw []byte, at wire.Span) ([]byte, *sallyport.Refusal) {
+	out, v := entering(by, raw, at)
+	x.content.note(part, v)
+	if v.Refusal == nil {
+		x.content.learn(v)
+	}
+	return out, v.Refusal
+}
+
+func entering(by *guard.Guard, raw []byte, at wire.Span) ([]byte, *guard.Verdict) {
+	if !at.Present() {
+		return raw, &guard.Verdict{Class: sallyport.Public}
+	}
+	v := by.Check(at.Of(raw))
+	if v.Refusal != nil {
+		return nil, v
+	}
+	return wire.Splice(raw, wire.Edit{Span: at, With: v.Doc}), v
+}
+
+// asked looks at what an upstream asks a client during a call, and returns what it may
+// be asked.
+func (g *Gateway) asked(x *Exchange, raw []byte, m *wire.Message) ([]byte, error) {
+	guards, err := g.guards(x)
+	if err != nil {
+		return nil, refusalOf(err)
+	}
+	out, refusal := x.enters(guards.asks, "question", raw, m.Params)
+	if refusal != nil {
+		return nil, refusal
+	}
+	return out, nil
+}
+
+// leaves looks at what a client answers to a question of an upstream, one message, and
+// returns what may leave.
+func (g *Gateway) leaves(x *Exchange, answer []byte) ([]byte, error) {
+	guards, err := g.guards(x)
+	if err != nil {
+		return nil, refusalOf(err)
+	}
+	m, err := wire.Scan(answer, wire.Limits{Bytes: max(len(answer), 1)})
+	if err != nil || !m.Result.Present() {
+		return answer, nil // what cannot be read, or is an error, is the backend's to judge
+	}
+	v := guards.plain.in.Check(m.Result.Of(answer))
+	x.content.note("answer", v)
+	if v.Refusal != nil {
+		return nil, v.Refusal
+	}
+	return wire.Splice(answer, wire.Edit{Span: m.Result, With: v.Doc}), nil
+}
+
+// leavesAsItIs refuses an answer of which something would have to be replaced where
+// nothing can be.
+func (g *Gateway) leavesAsItIs(x *Exchange, answer []byte) error {
+	out, err := g.leaves(x, answer)
+	if err == nil && !bytes.Equal(out, answer) {
+		err = sallyport.Refuse(sallyport.ContentDenied, "the answer holds what may not leave as it is", "answer without it")
+	}
+	return err
+}
+
+// refusalOf is a refusal for what is a fault of this program, where there has to be one.
+func refusalOf(err error) error {
+	if r, ok := errors.AsType[*sallyport.Refusal](err); ok {
+		return r
+	}
+	return sallyport.Refuse(sallyport.NotReady, "content cannot be looked at here", "an operator has to look at the log")
 }

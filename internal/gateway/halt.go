@@ -41,6 +41,9 @@ func (g *Gateway) stopped(ctx context.Context, x *Exchange, err error) error {
 }
 
 func haltedRefusal(h *sallyport.Halt) *sallyport.Refusal {
+	if h.By == sallyport.HaltedByConduct {
+		return sallyport.Refuse(sallyport.Halted, "this run has been stopped: "+h.Reason, "stop the task and tell the person you work for, who can have it resumed")
+	}
 	// An agent need not know which stage or release was stopped.
 	return sallyport.Refuse(sallyport.Halted, "an operator has stopped this: "+h.Reason,
 		"stop the task and tell the person you work for")

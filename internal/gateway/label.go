@@ -6,10 +6,11 @@ import (
 	"sallyport"
 )
 
-// labelIn asks what the run knows already; policy is asked with it.
-func (g *Gateway) labelIn(_ context.Context, x *Exchange) error {
+// labelIn asks what the run knows already, and where the arguments came from; policy is
+// asked with both.
+func (g *Gateway) labelIn(ctx context.Context, x *Exchange) error {
 	x.Before = x.Run.Labels()
-	return nil
+	return g.provenance(ctx, x)
 }
 
 // labelOut asks what the run knows after it has seen the result. It is joined to
@@ -26,5 +27,5 @@ func (x *Exchange) knows() sallyport.Labels {
 	if x.Tool != nil {
 		of = sallyport.Labels{Integrity: x.Tool.Integrity, Confidentiality: x.Tool.DataClass}
 	}
-	return x.Before.Join(of)
+	return x.Before.Join(of).Join(x.content.known())
 }

@@ -35,18 +35,23 @@ type Rates interface {
 // is given back when the call ends.
 func (g *Gateway) limit(ctx context.Context, x *Exchange) error {
 	if !x.Listing {
-		place, err := x.Run.reserve(ctx, x.binding() == sallyport.Simulate)
+		place, err := x.Run.reserve(ctx, x.binding() == sallyport.Simulate || x.shadows() && x.within == nil)
 		if err != nil {
 			return g.sendError(ctx, x, err)
 		}
 		if place == nil {
 			return overBudget(x)
 		}
-		x.Number = place.number + 1
+		if x.Number = place.number + 1; x.within != nil {
+			x.Number = x.within.Number
+		}
 		if place.done != nil {
 			x.place = place
 			x.settle = append(x.settle, func(bool, error) { place.leave() })
 		}
+	}
+	if err := g.spend(ctx, x); err != nil {
+		return err
 	}
 	if !x.reaches() {
 		return nil

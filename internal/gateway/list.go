@@ -51,6 +51,17 @@ func (g *Gateway) caller(ctx context.Context, credential string, session *Sessio
 // stage. Its error is a *sallyport.Refusal or a fault. A client that is only there
 // is not using a run: none is opened for an agent key, or kept from ending.
 func (g *Gateway) Describe(ctx context.Context, credential string) (*Description, error) {
+	x, err := g.presented(ctx, credential)
+	if err != nil {
+		return nil, g.refuseList(err).Refusal
+	}
+	d := x.Plan.description
+	d.Key = x.Identity.Key
+	return &d, nil
+}
+
+// presented finds out what a credential may do, without using a run.
+func (g *Gateway) presented(ctx context.Context, credential string) (*Exchange, error) {
 	x := &Exchange{Credential: credential, Started: g.Now()}
 	err := g.authenticate(ctx, x)
 	switch {
@@ -60,12 +71,7 @@ func (g *Gateway) Describe(ctx context.Context, credential string) (*Description
 	default:
 		err = g.resolveRun(ctx, x)
 	}
-	if err != nil {
-		return nil, g.refuseList(err).Refusal
-	}
-	d := x.Plan.description
-	d.Key = x.Identity.Key
-	return &d, nil
+	return x, err
 }
 
 // Tools lists the tools that policy could permit the caller to call: the same
@@ -84,6 +90,7 @@ func (g *Gateway) Tools(ctx context.Context, credential string) (*ToolList, erro
 	if list := g.lists.tools(key, x.Started); list != nil {
 		return list, nil
 	}
+	g.lookAt(x)
 	list := &ToolList{}
 	for _, t := range x.Plan.ordered {
 		if t.Stage == nil || t.Binding == sallyport.Off {
@@ -131,7 +138,7 @@ func (g *Gateway) List(ctx context.Context, x *Exchange) Reply {
 	}
 	var upstreams []*sallyport.StageUpstream
 	for _, u := range who.Plan.upstreams {
-		if who.Plan.offers(u.ID, capability) && u.Binding == sallyport.Live {
+		if who.Plan.offers(u.ID, capability) && (u.Binding == sallyport.Live || u.Binding == sallyport.Shadow) {
 			upstreams = append(upstreams, u)
 		}
 	}

@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"sallyport"
+	"sallyport/internal/flow"
+	"sallyport/internal/openapi"
 	"sallyport/internal/policy"
 	"sallyport/internal/schema"
 	"sallyport/internal/wire"
@@ -19,11 +22,15 @@ type Plan struct {
 	Config   *sallyport.StageConfig
 	Policies *policy.Set
 	// PolicyDigest covers every policy that may decide, in order.
-	PolicyDigest sallyport.Digest
-	tools        map[string]*PlannedTool
-	ordered      []*PlannedTool
-	upstreams    []*sallyport.StageUpstream // sorted by id
-	description  Description
+	PolicyDigest   sallyport.Digest
+	asksProvenance bool // some policy asks where arguments came from
+	tools          map[string]*PlannedTool
+	ordered        []*PlannedTool
+	upstreams      []*sallyport.StageUpstream // sorted by id
+	description    Description
+	apis           map[sallyport.UpstreamID]*openapi.Plan
+	plain          *sync.Map // name to *Plain, of names that there are
+	guarding       *guarding
 }
 
 // PlannedTool is a tool of a release as one stage answers it.
@@ -34,8 +41,12 @@ type PlannedTool struct {
 	Input        *schema.Schema
 	Output       *schema.Schema // of an HTTP API's operation that has one; nil otherwise
 	ParamHeaders []wire.ParamHeader
+	profile      *flow.Profile
 	// Advertised is the pinned definition's bytes, under the advertised name.
 	Advertised []byte
+	operation  *openapi.Operation // of an HTTP API; nil otherwise
+	// argClasses and resultClasses are what is declared of fields: see declare.
+	argClasses, resultClasses map[string]string
 }
 
 // Description is what a client is told of the gateway: the same in every stage.
@@ -48,16 +59,21 @@ type Description struct {
 // NewPlan compiles a release for a stage. Its errors name the tool or policy
 // that does not compile; apply refuses such a release before it is registered.
 func NewPlan(r *sallyport.Release, c *sallyport.StageConfig) (*Plan, error) {
-	p := &Plan{Release: r, Config: c, tools: make(map[string]*PlannedTool, len(r.Tools))}
-	tools, sources := policy.Inputs(r, c)
-	set, problems := policy.Compile(tools, sources)
+	p := &Plan{Release: r, Config: c, tools: make(map[string]*PlannedTool, len(r.Tools)), apis: map[sallyport.UpstreamID]*openapi.Plan{}, plain: new(sync.Map), guarding: new(guarding)}
+	_, sources := policy.Inputs(r, c)
+	set, problems := policy.CompileFor(r, c)
 	if len(problems) > 0 {
 		return nil, fmt.Errorf("policies of release %s in %s: %s", r.ID.Short(), c.Stage, problems[0].Error())
 	}
 	if err := set.Canary(); err != nil {
 		return nil, fmt.Errorf("policies of release %s in %s: %w", r.ID.Short(), c.Stage, err)
 	}
-	p.Policies, p.PolicyDigest = set, policyDigest(sources)
+	p.Policies, p.PolicyDigest, p.asksProvenance = set, policyDigest(sources), set.Reads("provenance")
+	for id, u := range c.Upstreams {
+		if err := u.CanShadow(); err != nil {
+			return nil, fmt.Errorf("upstream %s: %w", id, err)
+		}
+	}
 	for i := range r.Tools {
 		t := &PlannedTool{Tool: r.Tools[i], Binding: sallyport.Off, Advertised: r.Tools[i].Definition}
 		if u, ok := c.Upstreams[t.Upstream]; ok {
@@ -66,6 +82,11 @@ func NewPlan(r *sallyport.Release, c *sallyport.StageConfig) (*Plan, error) {
 		if !t.Binding.In(c.Stage) {
 			return nil, fmt.Errorf("tool %s: binding %s does not exist in %s", t.Name, t.Binding, c.Stage)
 		}
+		profile, err := profileOf(&t.Tool)
+		if err != nil {
+			return nil, fmt.Errorf("tool %s: %w", t.Name, err)
+		}
+		t.profile = profile
 		input, ok, err := wire.Field(t.Definition, "inputSchema")
 		if err != nil || !ok {
 			return nil, fmt.Errorf("tool %s: its definition has no inputSchema", t.Name)
@@ -81,10 +102,16 @@ func NewPlan(r *sallyport.Release, c *sallyport.StageConfig) (*Plan, error) {
 				return nil, fmt.Errorf("tool %s: outputSchema: %w", t.Name, err)
 			}
 		}
+		if err := t.declare(); err != nil {
+			return nil, fmt.Errorf("tool %s: %w", t.Name, err)
+		}
 		if t.Name != t.UpstreamName {
 			if t.Advertised, err = renamed(t.Definition, t.Name); err != nil {
 				return nil, fmt.Errorf("tool %s: %w", t.Name, err)
 			}
+		}
+		if t.operation, err = p.operationOf(t); err != nil {
+			return nil, fmt.Errorf("tool %s: %w", t.Name, err)
 		}
 		p.tools[t.Name] = t
 		p.ordered = append(p.ordered, t)
@@ -98,6 +125,37 @@ func NewPlan(r *sallyport.Release, c *sallyport.StageConfig) (*Plan, error) {
 	var err error
 	p.description, err = describe(r)
 	return p, err
+}
+
+// Fits refuses (code invalid_arguments) arguments that a tool, by its upstream's name
+// for it, does not take.
+func (p *Plan) Fits(upstream sallyport.UpstreamID, tool string, arguments []byte) error {
+	for _, t := range p.ordered {
+		if t.Upstream == upstream && t.UpstreamName == tool {
+			return t.fits(arguments)
+		}
+	}
+	return sallyport.Refuse(sallyport.UnknownTool, fmt.Sprintf("the release has no tool %q of %s", tool, upstream), "")
+}
+
+// operationOf is how the HTTP API of a tool is asked for it; nil of other tools, and of one
+// that the API has no more.
+func (p *Plan) operationOf(t *PlannedTool) (*openapi.Operation, error) {
+	if t.Stage == nil || t.Stage.Transport.OpenAPI.None() {
+		return nil, nil
+	}
+	api := p.apis[t.Upstream]
+	if api == nil {
+		var err error
+		if api, err = openapi.ParsePlan(t.Stage.Transport.OpenAPI.Plan); err != nil {
+			return nil, err
+		}
+		p.apis[t.Upstream] = api
+	}
+	if i := slices.IndexFunc(api.Operations, func(o openapi.Operation) bool { return o.Tool == t.UpstreamName }); i >= 0 {
+		return &api.Operations[i], nil
+	}
+	return nil, nil
 }
 
 // renamed is a tool's definition with another name and every other byte as the

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"strings"
@@ -12,22 +13,22 @@ import (
 )
 
 // intend makes what is about to happen durable. Only a change that leaves this
-// program needs it: a read is recorded once, with its outcome, before its result
-// is released; a simulated change has nothing to be lost.
+// program needs it, and a call that uses an approval up: a read is recorded once, with
+// its outcome, before its result is released; a simulated change has nothing to be lost.
 func (g *Gateway) intend(ctx context.Context, x *Exchange) error {
 	x.salt = make([]byte, 32)
 	rand.Read(x.salt)
-	if !x.Changing() || !x.reaches() {
+	if x.Approval == nil && (!x.Changing() || !x.reaches()) {
 		return nil
 	}
 	x.DispatchBy = g.dispatchBy()
 	r := g.record(x, audit.Intent)
 	r.DispatchBy = x.DispatchBy.UnixMicro()
-	err := g.Ledger.Intend(ctx, &Entry{
-		Record: r, Target: x.Target,
-		Payload: Payload{Salt: x.salt, Arguments: x.Arguments},
-	})
-	if err != nil {
+	e := &Entry{Record: r, Target: x.Target, Payload: Payload{Salt: x.salt, Arguments: x.Arguments}}
+	if !x.Intended { // the first round of the call has used it up for all
+		e.Use = x.Approval
+	}
+	if err := g.Ledger.Intend(ctx, e); err != nil {
 		return err
 	}
 	x.Intended = true
@@ -49,9 +50,9 @@ func (g *Gateway) conclude(ctx context.Context, x *Exchange, reply *Reply) error
 	r := g.record(x, audit.Outcome)
 	r.LatencyMicros = g.Now().Sub(x.Started).Microseconds()
 	r.UpstreamMicros = x.UpstreamTime.Microseconds()
-	r.Grade = x.Grade
-	e := &Entry{Record: r, Target: x.Target}
-	if !x.Intended {
+	r.Grade, r.WorldState = x.Grade, x.WorldState
+	e := &Entry{Record: r, Target: x.Target, Ask: x.Asks}
+	if !x.Intended || !x.reaches() { // the outcome is what a world's runs are made again from
 		e.Payload.Arguments = x.Arguments
 	}
 	result := reply.Result
@@ -72,9 +73,22 @@ func (g *Gateway) conclude(ctx context.Context, x *Exchange, reply *Reply) error
 	default:
 		r.Outcome = x.Response.outcome()
 	}
-	if result != nil {
+	switch {
+	case result == nil:
+	case x.Came == nil:
 		r.Result = audit.Commit(x.salt, result)
-		e.Payload.Result = result
+	case reply.Refusal != nil:
+		result = x.Came
+		r.Result = audit.Commit(x.salt, result)
+	default:
+		r.Result, r.ResultSent = audit.Commit(x.salt, x.Came), audit.Commit(x.salt, result)
+	}
+	e.Payload.Result = result
+	if reply.Refusal == nil && x.Unpatched != nil {
+		r.Result, r.ResultSent = audit.Commit(x.salt, x.Unpatched), audit.Commit(x.salt, result)
+		if x.Came == nil { // the run is made again from what the live system said, unless that must not be kept
+			e.Payload.Result = x.Unpatched
+		}
 	}
 	if x.salt != nil {
 		e.Payload.Salt = x.salt
@@ -84,12 +98,26 @@ func (g *Gateway) conclude(ctx context.Context, x *Exchange, reply *Reply) error
 		x.After = x.knows()
 	}
 	if x.After != (sallyport.Labels{}) {
+		x.After = x.After.Join(x.content.known())
 		r.Labels = &x.After
+	}
+	if x.Plan != nil && x.Run != nil {
+		if e.Originals = x.content.turnable(x.Plan.Config.Guard); e.Originals != nil {
+			keep := x.Plan.Config.Guard.Keep
+			if keep <= 0 {
+				keep = sallyport.DefaultGuardKeep
+			}
+			e.Domain, e.Until = VaultDomain(x.Stage, x.Plan.Release.DataDomain), g.Now().Add(keep)
+		}
 	}
 	if err := g.Ledger.Conclude(ctx, e); err != nil {
 		return err
 	}
 	x.Outcome = r.Outcome
+	g.remember(x, reply)
+	if x.Opaque != "" {
+		x.Run.endEvidence(x.Opaque)
+	}
 	if x.Run != nil && x.After != (sallyport.Labels{}) {
 		x.Run.learn(x.After)
 	}
@@ -116,7 +144,7 @@ func (g *Gateway) record(x *Exchange, kind audit.Kind) *audit.Record {
 		},
 	}
 	if x.Run != nil {
-		r.Run = x.Run.ID
+		r.Run, r.Opaque = x.Run.ID, clip(cmp.Or(x.Opaque, x.Run.opaque()))
 	}
 	if x.Plan != nil {
 		r.PolicyDigest, r.StageConfig = x.Plan.PolicyDigest, x.Plan.Config.ID
@@ -125,7 +153,7 @@ func (g *Gateway) record(x *Exchange, kind audit.Kind) *audit.Record {
 	if x.Upstream != nil {
 		r.Upstream, r.UpstreamIdentity = x.Upstream.ID, x.Upstream.Identity
 		r.Binding = x.binding()
-		if r.Binding == sallyport.Simulate && x.Number > 0 {
+		if (r.Binding == sallyport.Simulate || r.Binding == sallyport.Shadow) && x.Number > 0 {
 			r.World, r.Number = x.Upstream.World.Digest, int64(x.Number)
 		}
 	}
@@ -143,6 +171,21 @@ func (g *Gateway) record(x *Exchange, kind audit.Kind) *audit.Record {
 	}
 	if len(x.Arguments) > 0 {
 		r.Arguments = audit.Commit(x.salt, x.Arguments)
+	}
+	r.Redactions = x.content.redactions()
+	if x.Received != nil {
+		r.Arguments, r.ArgumentsSent = audit.Commit(x.salt, x.Received), r.Arguments
+	}
+	if x.Unedited != nil && x.Received != nil {
+		r.Arguments = audit.Commit(x.salt, x.Unedited)
+	} else if x.Unedited != nil {
+		r.Arguments, r.ArgumentsSent = audit.Commit(x.salt, x.Unedited), r.Arguments
+	}
+	switch {
+	case x.Asks != nil:
+		r.Approval = string(x.Asks.ID)
+	case x.Approval != nil:
+		r.Approval = string(x.Approval.ID)
 	}
 	if x.Decision.Allow || len(x.Decision.Reasons) > 0 || len(x.Decision.Errors) > 0 {
 		decision := x.Decision

@@ -26,7 +26,7 @@ func (g *Gateway) resolve(ctx context.Context, x *Exchange) error {
 	}
 	x.flight.target = x.Target
 	g.flights.enter(x.flight)
-	return nil
+	return g.attach(ctx, x)
 }
 
 func (g *Gateway) resolveRun(ctx context.Context, x *Exchange) error {

@@ -70,7 +70,7 @@ func TestNotificationsTeach(t *testing.T) {
 	heard := 0
 	x.Notify = func([]byte) { heard++ }
 	refused(t, w.Call(context.Background(), x), sallyport.DeadlineExceeded)
-	want := sallyport.Labels{Integrity: sallyport.Untrusted, Confidentiality: sallyport.Confidential}
+	want := sallyport.Labels{Integrity: sallyport.Untrusted, Confidentiality: sallyport.Confidential, Suspected: true}
 	if heard != 1 || w.run.Labels() != want {
 		t.Errorf("heard %d, and the run knows %+v", heard, w.run.Labels())
 	}

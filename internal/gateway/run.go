@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"sync"
 
@@ -13,9 +14,15 @@ type Run struct {
 	sallyport.Run // its Labels and Calls are those it was loaded with
 	share         Share
 
-	mu     sync.Mutex
-	labels sallyport.Labels
-	calls  int
+	mu        sync.Mutex
+	labels    sallyport.Labels
+	calls     int
+	conduct   conduct
+	elsewhere int // records of the run that others than this start of the program wrote
+
+	recalling sync.Mutex // guards memory
+	memory    *memory    // nil until somebody asks
+	ended     string     // why the run is no evidence any more; empty if it is
 
 	reserving chan struct{} // holds one who may use what follows, also while a share is asked for
 	next, end int           // the numbers of the calls that may be made: a share not used up
@@ -95,6 +102,21 @@ func (r *Run) Heard(l sallyport.Labels, calls int) {
 	r.labels, r.calls = r.labels.Join(l), max(r.calls, calls)
 }
 
+// HeardOf takes note of how many records of the run others than this start of the program
+// have written.
+func (r *Run) HeardOf(records int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.elsewhere = max(r.elsewhere, records)
+}
+
+// others is what HeardOf has heard.
+func (r *Run) others() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.elsewhere
+}
+
 // reserve takes one call from the run's budget and gives it its place, or none if there
 // is no room. Calls that wait for each other are in line.
 func (r *Run) reserve(ctx context.Context, inLine bool) (*place, error) {
@@ -133,6 +155,19 @@ func (r *Run) reserve(ctx context.Context, inLine bool) (*place, error) {
 		r.last = p.done
 	}
 	return p, nil
+}
+
+// endEvidence notes that the run is no evidence from here on.
+func (r *Run) endEvidence(why string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ended = cmp.Or(r.ended, why)
+}
+
+func (r *Run) opaque() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.ended
 }
 
 func (r *Run) learn(l sallyport.Labels) { r.Heard(l, 0) }

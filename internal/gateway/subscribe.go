@@ -440,7 +440,7 @@ func (s *subscription) may(ctx context.Context, uri string, use bool) error {
 		return err
 	}
 	for _, u := range x.Plan.upstreams {
-		if u.ID == s.target.Upstream && u.Identity == s.identity && u.Binding == sallyport.Live {
+		if u.ID == s.target.Upstream && u.Identity == s.identity && (u.Binding == sallyport.Live || u.Binding == sallyport.Shadow) {
 			x.Upstream = u
 		}
 	}

@@ -21,19 +21,17 @@ func (g *Gateway) validate(_ context.Context, x *Exchange) error {
 	if _, ok, err := wire.Field(x.Message.Params.Of(x.Message.Raw), "task"); ok || err != nil {
 		return tasks()
 	}
-	if err := x.Tool.Input.Validate(x.Arguments); err != nil {
-		var invalid *schema.Invalid
-		if !errors.As(err, &invalid) {
-			return err
-		}
-		r := sallyport.Refuse(sallyport.InvalidArguments, clip(invalid.Error()), "correct the arguments and call again")
-		r.Detail = map[string]any{"pointer": clip(invalid.Pointer)}
-		return r
+	if err := x.Tool.fits(x.Arguments); err != nil {
+		return err
 	}
 	// MCP 2026-07-28 mirrors some arguments into headers; upstreams route by
 	// them, so they must say what the body says.
 	if x.Era == wire.Stateless && len(x.Tool.ParamHeaders) > 0 {
-		if err := wire.CheckParamHeaders(x.Headers, x.Tool.ParamHeaders, x.Arguments); err != nil {
+		said := x.Arguments
+		if x.Unedited != nil {
+			said = x.Unedited // the headers are the agent's, as these are
+		}
+		if err := wire.CheckParamHeaders(x.Headers, x.Tool.ParamHeaders, said); err != nil {
 			if s := (*wire.SyntaxError)(nil); errors.As(err, &s) && s.Code == wire.HeaderMismatch {
 				return sallyport.Refuse(sallyport.HeaderMismatch, clip(err.Error()), "send the headers that the tool's schema asks for")
 			}
@@ -41,6 +39,18 @@ func (g *Gateway) validate(_ context.Context, x *Exchange) error {
 		}
 	}
 	return nil
+}
+
+// fits refuses arguments that the tool does not take.
+func (t *PlannedTool) fits(arguments []byte) error {
+	err := t.Input.Validate(arguments)
+	var invalid *schema.Invalid
+	if err == nil || !errors.As(err, &invalid) {
+		return err
+	}
+	r := sallyport.Refuse(sallyport.InvalidArguments, clip(invalid.Error()), "correct the arguments and call again")
+	r.Detail = map[string]any{"pointer": clip(invalid.Pointer)}
+	return r
 }
 
 // tasks is the refusal of a call that would go on after it has been answered: what it

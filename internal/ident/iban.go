@@ -128,10 +128,14 @@ func IssueIBAN(dst, like []byte, draw func(n int) int) []byte {
 			dst = append(dst, byte('0'+draw(10)))
 		}
 	}
-	iban := dst[at:]
+	seal(dst[at:])
+	return dst
+}
+
+// seal writes the right check digits into an IBAN (ISO 13616-1) whose own are zeros.
+func seal(iban []byte) {
 	check := 98 - Mod97(iban[4:], iban[:4])
 	iban[2], iban[3] = byte('0'+check/10), byte('0'+check%10)
-	return dst
 }
 
 // IBANCountries are the countries that have IBANs.
@@ -159,8 +163,6 @@ func MakeIBAN(dst []byte, country string, draw func(n int) int) []byte {
 			dst = append(dst, byte('0'+draw(10)))
 		}
 	}
-	iban := dst[at:]
-	check := 98 - Mod97(iban[4:], iban[:4])
-	iban[2], iban[3] = byte('0'+check/10), byte('0'+check%10)
+	seal(dst[at:])
 	return dst
 }

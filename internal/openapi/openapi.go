@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -31,6 +32,11 @@ type API struct {
 	Spec string
 	// Title and Version are those of the API.
 	Title, Version string
+	// Bases are the paths of the servers that the document names, without a slash at
+	// their end: what stands before a path where a client has the whole address.
+	Bases []string
+	// Keys are where clients put their credential.
+	Keys []Key
 	// Operations are in the document's order.
 	Operations []Operation
 	// LeftOut are the operations that are not served, each with the reason.
@@ -49,8 +55,25 @@ type Operation struct {
 	// Accept is the field of that name.
 	Accept string `json:"accept"`
 	Output Output `json:"output,omitempty"`
+	// Answers are what the document says that it answers, in its order.
+	Answers []Answer `json:"answers,omitempty"`
 	// Definition is the tool's: one JSON object.
 	Definition json.RawMessage `json:"-"`
+}
+
+// Answer is one of an operation's responses: its status, as in "404", "4XX" or
+// "default", and its media type, "" if it has no content.
+type Answer struct {
+	Code  string `json:"code"`
+	Media string `json:"media,omitempty"`
+}
+
+// Key is a place for a credential (OpenAPI 3.1.1, section 4.8.27): a parameter in
+// "header", "query" or "cookie", or, in "basic", the user or password of the
+// Authorization header.
+type Key struct {
+	In   string `json:"in"`
+	Name string `json:"name,omitempty"`
 }
 
 // Output is what the structured content of a result is.
@@ -111,6 +134,8 @@ type Part struct {
 // [API.Plan], read back by [ParsePlan].
 type Plan struct {
 	Server     Server      `json:"server"`
+	Bases      []string    `json:"bases,omitempty"`
+	Keys       []Key       `json:"keys,omitempty"`
 	Operations []Operation `json:"operations"`
 }
 
@@ -134,7 +159,7 @@ func (a *API) Plan() []byte {
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
 	// Of strings and booleans alone: there is nothing that could not be written.
-	_ = enc.Encode(Plan{Server: a.Server(), Operations: a.Operations})
+	_ = enc.Encode(Plan{Server: a.Server(), Bases: a.Bases, Keys: a.Keys, Operations: a.Operations})
 	return bytes.TrimSpace(b.Bytes())
 }
 
@@ -149,6 +174,11 @@ func ParsePlan(text []byte) (*Plan, error) {
 	}
 	if dec.More() {
 		return nil, errors.New("the plan of an OpenAPI document cannot be read: text after its end")
+	}
+	for _, base := range p.Bases {
+		if !baseText(base) {
+			return nil, fmt.Errorf("the plan of an OpenAPI document has the base %q, which is no path", clip(base))
+		}
 	}
 	tools := map[string]bool{}
 	for i := range p.Operations {
@@ -184,6 +214,11 @@ func (o *Operation) unsound() string {
 	if !fieldText(o.Accept) || o.Body != nil && !mediaType.MatchString(o.Body.Media) {
 		return "it has a media type that is none"
 	}
+	for _, a := range o.Answers {
+		if !answerCode.MatchString(a.Code) || a.Media != "" && !mediaType.MatchString(a.Media) {
+			return "it answers with a status or a media type that is none"
+		}
+	}
 	if o.Body != nil {
 		if !slices.Contains([]Form{FormJSON, FormURL, FormMultipart, FormText, FormBinary}, o.Body.Form) {
 			return "its body has no form"
@@ -218,10 +253,11 @@ func (o *Operation) unsound() string {
 }
 
 var (
-	token     = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
-	mediaType = regexp.MustCompile("^[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(?: *; *[A-Za-z0-9!#$&^_.+-]+=[A-Za-z0-9!#$&^_.+-]+)*$")
-	toolChars = regexp.MustCompile(`[^A-Za-z0-9_-]+`)
-	argChars  = regexp.MustCompile(`[^A-Za-z0-9_.-]+`)
+	token      = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
+	answerCode = regexp.MustCompile(`^(?:[1-5](?:[0-9][0-9]|XX)|default)$`)
+	mediaType  = regexp.MustCompile("^[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(?: *; *[A-Za-z0-9!#$&^_.+-]+=[A-Za-z0-9!#$&^_.+-]+)*$")
+	toolChars  = regexp.MustCompile(`[^A-Za-z0-9_-]+`)
+	argChars   = regexp.MustCompile(`[^A-Za-z0-9_.-]+`)
 )
 
 // methods are those of operations, as they are written in a document.
@@ -293,6 +329,7 @@ func Read(text []byte, supplied ...string) (*API, error) {
 		return nil, wrong(info, "info has no title")
 	}
 	d.keys()
+	d.bases()
 	paths := root.get("paths")
 	if paths != nil && !paths.is('{') {
 		return nil, wrong(paths, "paths has to be a mapping")
@@ -321,7 +358,7 @@ type description struct {
 	size     int
 }
 
-// keys finds the parameters that are credentials: they are no arguments.
+// keys finds where credentials are put. Parameters that are one are no arguments.
 func (d *description) keys() {
 	d.secrets = map[string]bool{}
 	schemes := d.root.get("components").get("securitySchemes")
@@ -330,10 +367,55 @@ func (d *description) keys() {
 	}
 	for _, s := range schemes.values {
 		s, _, err := resolve(d.root, s)
-		if err == nil && s.get("type").str() == "apiKey" {
-			d.secrets[s.get("in").str()+" "+strings.ToLower(s.get("name").str())] = true
+		if err != nil {
+			continue
+		}
+		var k Key
+		switch {
+		case s.get("type").str() == "apiKey":
+			k = Key{s.get("in").str(), s.get("name").str()}
+			d.secrets[k.In+" "+strings.ToLower(k.Name)] = true
+			if k.Name == "" || !slices.Contains([]string{"header", "query", "cookie"}, k.In) {
+				continue
+			}
+		case s.get("type").str() == "http" && strings.EqualFold(s.get("scheme").str(), "basic"):
+			k.In = "basic"
+		default:
+			continue
+		}
+		if !slices.Contains(d.api.Keys, k) {
+			d.api.Keys = append(d.api.Keys, k)
 		}
 	}
+}
+
+// bases finds the paths of the servers; a variable has its default.
+func (d *description) bases() {
+	servers := d.root.get("servers")
+	if !servers.is('[') {
+		return
+	}
+	for _, s := range servers.values {
+		text := s.get("url").str()
+		if variables := s.get("variables"); variables.is('{') {
+			for i, name := range variables.names {
+				text = strings.ReplaceAll(text, "{"+name+"}", variables.values[i].get("default").str())
+			}
+		}
+		at, err := url.Parse(text)
+		if err != nil {
+			continue
+		}
+		base := strings.TrimRight(at.EscapedPath(), "/")
+		if baseText(base) && !slices.Contains(d.api.Bases, base) {
+			d.api.Bases = append(d.api.Bases, base)
+		}
+	}
+}
+
+// baseText reports whether a text can stand before the path of an operation.
+func baseText(base string) bool {
+	return strings.HasPrefix(base, "/") && pathText(base) && !escapes(base)
 }
 
 func (d *description) path(path string, item *node, names map[string]*node) error {
@@ -805,10 +887,25 @@ func (d *description) answer(o *Operation, n *node) ([]byte, error) {
 		return nil, wrong(responses, "responses has to be a mapping")
 	}
 	var codes []string
-	for _, code := range responses.names {
-		if len(code) == 3 && code[0] == '2' {
+	for i, code := range responses.names {
+		if !answerCode.MatchString(code) {
+			continue
+		}
+		if code[0] == '2' {
 			codes = append(codes, code)
 		}
+		a := Answer{Code: code}
+		r, _, err := resolve(d.root, responses.values[i])
+		if err != nil {
+			continue // of those with 2 it is said below
+		}
+		if all := r.get("content"); all.is('{') && len(all.names) > 0 {
+			at := max(0, slices.IndexFunc(all.names, isJSON))
+			if a.Media = all.names[at]; !mediaType.MatchString(a.Media) {
+				a.Media = "application/octet-stream" // a range, say
+			}
+		}
+		o.Answers = append(o.Answers, a)
 	}
 	slices.Sort(codes) // 2XX after the others
 	for _, code := range codes {

@@ -16,6 +16,8 @@ import (
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
 	"github.com/cedar-policy/cedar-go/x/exp/schema/resolved"
 	"github.com/cedar-policy/cedar-go/x/exp/schema/validate"
+
+	"sallyport"
 )
 
 // policy is one policy, ready to be evaluated.
@@ -26,6 +28,8 @@ type policy struct {
 	forbid bool
 	says   string
 	hint   string
+	need   *sallyport.Need // of a forbid that people may lift
+	logged bool            // it is tried out: see hold.go
 
 	tree       *ast.Policy
 	conditions []condition
@@ -48,7 +52,7 @@ type condition struct {
 // maxProblems is where Compile stops looking for more.
 const maxProblems = 100
 
-// Compile reads, checks and indexes policies over tools. The set is nil if there
+// Compile reads, checks and indexes policies over tools and counters. The set is nil if there
 // is any problem, and problems are in the order of the sources, but those with
 // tools come alone and have the tool's Name for their path.
 //
@@ -57,8 +61,8 @@ const maxProblems = 100
 // before they are read (Cedar's strict validation); that strings are compared
 // with values they can have; and that each policy can match at all. See the
 // package comment for the rest of the rules.
-func Compile(tools []Tool, sources []Source) (*Set, []Problem) {
-	m, problems := newModel(tools)
+func Compile(tools []Tool, sources []Source, counters ...Counter) (*Set, []Problem) {
+	m, problems := newModel(tools, counters)
 	if len(problems) > 0 {
 		return nil, problems
 	}
@@ -260,6 +264,7 @@ func (c *checker) check(p *policy) bool {
 		c.report(p.source, p.at.mark, "put it into the policies of the agent", "a stage's policy can only forbid")
 		return false
 	}
+	c.manner(p)
 	why, at := c.scope(p)
 	if len(c.problems) > before {
 		return false

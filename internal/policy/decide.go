@@ -60,6 +60,11 @@ func bucketsOf(s ast.IsActionScopeNode) []cedar.EntityUID {
 	return []cedar.EntityUID{{}}
 }
 
+// Reads reports whether any policy reads a member of the context.
+func (s *Set) Reads(member string) bool {
+	return slices.ContainsFunc(s.policies, func(p *policy) bool { return p.touch.whole || p.touch.members[member] != nil })
+}
+
 // Len is the number of policies that can apply.
 func (s *Set) Len() int { return s.count }
 
@@ -82,8 +87,9 @@ type scope struct {
 	policies []*policy
 	context  *plan
 	// args is the plan of the arguments, nil if none is read.
-	args *plan
-	now  bool // whether the time is read
+	args    *plan
+	now     bool // whether the time is read
+	manners bool // some policy may be lifted, or is only tried out
 
 	resource atomic.Pointer[described[sallyport.Digest]] // the last one asked for
 }
@@ -147,6 +153,7 @@ func (s *Set) newScope(a *action, k scopeKey) *scope {
 			sc.policies = append(sc.policies, p)
 			sc.ids = append(sc.ids, cedar.PolicyID(p.id))
 			read.join(&p.touch)
+			sc.manners = sc.manners || p.lifted()
 		}
 	}
 	sc.context = read.plan("context", a.context)
@@ -254,7 +261,14 @@ func (r *request) resolve(s *Set, q *Query) string {
 	r.set, r.q = s, q
 	r.facts = Facts{
 		Stage: q.Stage, UpstreamIdentity: q.UpstreamIdentity, ToolDigest: q.ToolDigest,
-		Calls: q.Run.Calls, Implicit: q.Run.Implicit, Labels: q.Run.Labels.Join(q.Run.Labels),
+		Calls: q.Run.Calls, Implicit: q.Run.Implicit, Labels: q.Run.Labels.Join(q.Run.Labels), Content: q.Content,
+	}
+	if q.History.Known {
+		r.facts.History = &q.History
+	}
+	r.facts.Counters, r.facts.Declared = q.Counters, q.Declared
+	if q.Provenance.Known {
+		r.facts.Provenance = &q.Provenance
 	}
 	if !q.Now.IsZero() {
 		now := q.Now.UTC()
@@ -332,10 +346,10 @@ func (r *request) decide(s *Set, q *Query) sallyport.Decision {
 	if wrong := r.resolve(s, q); wrong != "" {
 		return sallyport.Decision{Errors: []string{wrong}}
 	}
-	if wrong := r.build(); len(wrong) > 0 {
+	if wrong := append(r.build(), r.unasked()...); len(wrong) > 0 {
 		return sallyport.Decision{Errors: wrong}
 	}
-	return r.authorize(r.scope)
+	return r.judge()
 }
 
 // authorize is the one place where policies are evaluated for a decision.
@@ -358,7 +372,7 @@ func (r *request) authorize(over cedar.PolicyIterator) sallyport.Decision {
 	}
 	for i, reason := range diag.Reasons {
 		p := r.set.byID[reason.PolicyID]
-		d.Reasons[i] = sallyport.Reason{Policy: p.id, Effect: p.effect(), Says: p.says, Hint: p.hint}
+		d.Reasons[i] = sallyport.Reason{Policy: p.id, Effect: p.effect(), Says: p.says, Hint: p.hint, Need: p.need}
 	}
 	return d
 }

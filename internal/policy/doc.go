@@ -17,8 +17,21 @@
 //
 // @id names the policy in records and tests; without one it is called by its file
 // and number, "policies/refunds.cedar#2". @reason is what an agent is told when
-// the policy denies its call, @hint what it may do instead. Other annotations mean
-// nothing here.
+// the policy denies its call, @hint what it may do instead. Annotations that are not
+// named here mean nothing.
+//
+// A policy that forbids may leave the call to people:
+//
+//	@on_deny("approval")
+//	@approver_role("approver")                 // or several: "approver, operator"
+//	@quorum("2")                               // how many of them; 1
+//	@expires("4h")                             // how long they have; 1h
+//	@escalate("30m operator, 2h admin")        // who may decide as well, after a while
+//	forbid (principal, action == Action::"payments/refund", resource)
+//	when { context.args.amount > 500 };
+//
+// Such a call is held if nothing else forbids it and something permits it. A policy with
+// @mode("log") is tried out: it decides nothing, and records say where it would have.
 //
 // # What a call is
 //
@@ -56,6 +69,18 @@
 //	context.tool.access                String   "read" or "changing"
 //	context.tool.data_class            String   as confidentiality below
 //	context.tool.data_class_level      Long     as confidentiality_level below
+//	context.provenance.untrusted_args      Set<String>  arguments that decide who, where or which, and
+//	                                                hold a value that neither people nor a system gave
+//	context.provenance.unnamed_args        Set<String>  those that a system gave, and no person named
+//	context.provenance.word_only_args      Set<String>  those that a person named by one word of the task
+//	context.provenance.unnamed_quantities  Set<String>  amounts that no person named
+//	context.provenance.untrusted_urls      Long     addresses in content that nothing trusted names
+//	context.provenance.new_recipients      Long     addresses of people and hosts that nothing trusted names
+//	context.provenance.domains             Set<String>  of addresses
+//	context.provenance.leaves              String   the most confidential of what the run has read that
+//	                                                was recognised in the arguments, as below
+//	context.provenance.leaves_level        Long
+//	context.provenance.unindexed           Bool     the run has read more than is looked through
 //	context.run.id                     String
 //	context.run.implicit               Bool     opened by no host
 //	context.run.calls                  Long     calls of the run before this one
@@ -65,6 +90,11 @@
 //	context.run.integrity_level        Long     1 to 4 in that order
 //	context.run.confidentiality        String   "public", "internal", "confidential" or "restricted"
 //	context.run.confidentiality_level  Long     1 to 4 in that order
+//	context.run.suspected_injection    Bool     something it has read looks like an instruction to it
+//	context.content.classes            Set<String>  classes of data found in the arguments (tools only)
+//	context.content.data_class         String   the most confidential that is sent, as above
+//	context.content.data_class_level   Long
+//	context.content.reidentified       Set<String>  classes of pseudonyms turned back into originals
 //	context.now.hour                   Long     0 to 23, UTC
 //	context.now.weekday                Long     1 (Monday) to 7, UTC
 //	context.now.at                     datetime

@@ -31,6 +31,7 @@ func drawCall(t *rapid.T) call {
 		Principal: sallyport.Principal{Agent: sallyport.AgentID(rapid.SampledFrom([]string{"support", "other"}).Draw(t, "agent")), Release: "sha256:aa"},
 		Tier:      sallyport.Tier(rapid.IntRange(1, 3).Draw(t, "tier")), Owner: rapid.SampledFrom([]string{"ana", "bob"}).Draw(t, "owner"),
 		UpstreamIdentity: "sha256:bb", ToolDigest: "sha256:cc",
+		Provenance: policy.Provenance{Known: true}, History: policy.History{Known: true},
 		Stage: sallyport.Stage(rapid.IntRange(1, 3).Draw(t, "stage")),
 		Now:   time.Date(2026, 1, 1+rapid.IntRange(0, 9).Draw(t, "day"), rapid.IntRange(0, 23).Draw(t, "hour"), 0, 0, 0, time.UTC),
 		Run: policy.RunFacts{

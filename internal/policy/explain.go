@@ -34,6 +34,9 @@ type Verdict struct {
 	// State is "satisfied", "not satisfied" or "error".
 	State string `json:"state"`
 	Error string `json:"error,omitempty"`
+	// Mode is "log" for a policy that is only tried out, and "approval" for one that
+	// people may lift.
+	Mode string `json:"mode,omitempty"`
 	// Clauses are the parts of its conditions, up to the first that does not hold.
 	Clauses []Clause `json:"clauses,omitempty"`
 }
@@ -96,7 +99,7 @@ func (s *Set) Explain(q *Query) Explanation {
 }
 
 func (r *request) verdict(p *policy) Verdict {
-	v := Verdict{Policy: p.id, Effect: p.effect(), Path: p.source.Path, State: "satisfied"}
+	v := Verdict{Policy: p.id, Effect: p.effect(), Path: p.source.Path, State: "satisfied", Mode: p.mode()}
 	v.Line, v.Column, _ = lineOf(p.source.Text, p.at.mark)
 	for _, c := range p.conditions {
 		for _, part := range parts(c) {
@@ -237,10 +240,14 @@ func (r *request) changes(verdicts []Verdict) []Change {
 	var out []Change
 	for _, v := range verdicts {
 		switch {
+		case v.Mode == "log":
 		case v.State == "error":
 			out = append(out, Change{Policy: v.Policy, Text: fmt.Sprintf("%s could not be evaluated, which denies every call in its scope", v.Policy), Clauses: v.Clauses[len(v.Clauses)-1:]})
 		case v.State == "satisfied" && v.Effect == "forbid":
 			text := fmt.Sprintf("%s forbids it while all of this holds", v.Policy)
+			if v.Mode == "approval" {
+				text = fmt.Sprintf("%s forbids it while all of this holds, unless people approve the call", v.Policy)
+			}
 			if len(v.Clauses) == 0 {
 				text = v.Policy + " forbids every call in its scope"
 			}
@@ -252,7 +259,7 @@ func (r *request) changes(verdicts []Verdict) []Change {
 	}
 	// Nothing forbids it and nothing permits it: what came nearest?
 	for _, v := range verdicts {
-		if v.Effect == "permit" && v.State == "not satisfied" {
+		if v.Effect == "permit" && v.State == "not satisfied" && v.Mode == "" {
 			out = append(out, Change{Policy: v.Policy, Text: v.Policy + " would permit it if this held", Clauses: v.Clauses[len(v.Clauses)-1:]})
 		}
 	}
@@ -299,14 +306,12 @@ func (r *request) permit() string {
 		cedar.String(id).MarshalCedar(), r.principal, r.action.uid, r.resource, cedar.String(r.q.Stage.String()).MarshalCedar())
 }
 
+var modeText = map[string]string{"log": " (tried out, not enforced)", "approval": " (people may lift it)"}
+
 // String is the explanation as people read it in a terminal.
 func (x Explanation) String() string {
 	var b strings.Builder
-	if x.Decision.Allow {
-		b.WriteString("allow\n")
-	} else {
-		b.WriteString("deny\n")
-	}
+	b.WriteString(Verb(&x.Decision) + "\n")
 	for _, r := range x.Decision.Reasons {
 		fmt.Fprintf(&b, "  because of %s (%s)", r.Policy, r.Effect)
 		if r.Says != "" {
@@ -324,7 +329,7 @@ func (x Explanation) String() string {
 		b.WriteString("policies in scope:\n")
 	}
 	for _, v := range x.Policies {
-		fmt.Fprintf(&b, "  %s:%d:%d  %s %s: %s\n", v.Path, v.Line, v.Column, v.Effect, v.Policy, v.State)
+		fmt.Fprintf(&b, "  %s:%d:%d  %s %s: %s%s\n", v.Path, v.Line, v.Column, v.Effect, v.Policy, v.State, modeText[v.Mode])
 	}
 	if len(x.Change) > 0 {
 		b.WriteString("what would have to change:\n")

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"iter"
+	"slices"
 
 	"github.com/cedar-policy/cedar-go"
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
@@ -13,7 +14,8 @@ import (
 // CouldAllow is the decision with the arguments of the call unknown, and so are
 // the address of a resource and the name of a prompt where they are empty. It is
 // false only if no arguments could make Decide allow the call; where it cannot
-// tell it is true if some permit may apply and no forbid certainly does.
+// tell it is true if some permit may apply and no forbid certainly does. What people may
+// lift forbids nothing here.
 func (s *Set) CouldAllow(q *Query) bool {
 	r := requests.Get().(*request)
 	defer r.release()
@@ -43,7 +45,7 @@ func (s *Set) CouldAllow(q *Query) bool {
 	}
 	could := d.Allow
 	for _, p := range r.scope.policies {
-		if !u.in(&p.touch) || could && !p.forbid {
+		if p.lifted() || !u.in(&p.touch) || could && !p.forbid {
 			continue
 		}
 		may, must := r.may(p, u)
@@ -65,10 +67,10 @@ func (u unknowns) any(v unknowns) bool {
 
 // in reports whether t reads any of them.
 func (u unknowns) in(t *touch) bool {
-	return t.whole || u.args && t.members["args"] != nil || u.uri && t.members["uri"] != nil || u.prompt && t.members["prompt"] != nil
+	return t.whole || u.args && t.ofArguments() || u.uri && t.members["uri"] != nil || u.prompt && t.members["prompt"] != nil
 }
 
-// known is the policies of a scope that read nothing unknown.
+// known is the policies of a scope that are in force and read nothing unknown.
 type known struct {
 	*scope
 	u unknowns
@@ -77,7 +79,7 @@ type known struct {
 func (k known) All() iter.Seq2[cedar.PolicyID, *cedar.Policy] {
 	return func(yield func(cedar.PolicyID, *cedar.Policy) bool) {
 		for i, p := range k.policies {
-			if !k.u.in(&p.touch) && !yield(k.ids[i], p.body) {
+			if !p.lifted() && !k.u.in(&p.touch) && !yield(k.ids[i], p.body) {
 				return
 			}
 		}
@@ -88,7 +90,7 @@ func (k known) All() iter.Seq2[cedar.PolicyID, *cedar.Policy] {
 func (r *request) buildKnown(u unknowns) {
 	m := r.reader.fields()
 	for name, p := range r.scope.context.members {
-		if name == "args" || u.uri && name == "uri" || u.prompt && name == "prompt" {
+		if slices.Contains(ofCall, name) || u.uri && name == "uri" || u.prompt && name == "prompt" {
 			continue
 		}
 		if v, ok := r.contextValue(p); ok {

@@ -73,6 +73,7 @@ type model struct {
 	upstreams []string // sorted
 	entities  map[cedar.EntityUID]cedar.Entity
 	roots     map[string]*shape // of principal and resource
+	counters  []Counter
 
 	ast      *schema.Schema
 	resolved *resolved.Schema
@@ -106,6 +107,25 @@ var (
 		"integrity_level":       {shape: &shape{form: long, lo: 1, hi: 4}},
 		"confidentiality":       {shape: enumShape("public", "internal", "confidential", "restricted")},
 		"confidentiality_level": {shape: &shape{form: long, lo: 1, hi: 4}},
+		"suspected_injection":   {shape: &shape{form: boolean}},
+	}}
+	contentShape = &shape{form: record, common: "Content", members: map[string]*member{
+		"classes":          {shape: &shape{form: set, elem: textShape}},
+		"reidentified":     {shape: &shape{form: set, elem: textShape}},
+		"data_class":       {shape: enumShape("public", "internal", "confidential", "restricted")},
+		"data_class_level": {shape: &shape{form: long, lo: 1, hi: 4}},
+	}}
+	provenanceShape = &shape{form: record, common: "Provenance", members: map[string]*member{
+		"untrusted_args":     {shape: &shape{form: set, elem: textShape}},
+		"unnamed_args":       {shape: &shape{form: set, elem: textShape}},
+		"word_only_args":     {shape: &shape{form: set, elem: textShape}},
+		"unnamed_quantities": {shape: &shape{form: set, elem: textShape}},
+		"untrusted_urls":     {shape: &shape{form: long, lo: 0, hi: 1<<63 - 1}},
+		"new_recipients":     {shape: &shape{form: long, lo: 0, hi: 1<<63 - 1}},
+		"domains":            {shape: &shape{form: set, elem: textShape}},
+		"leaves":             {shape: enumShape("public", "internal", "confidential", "restricted")},
+		"leaves_level":       {shape: &shape{form: long, lo: 1, hi: 4}},
+		"unindexed":          {shape: &shape{form: boolean}},
 	}}
 	toolShape = &shape{form: record, common: "Tool", members: map[string]*member{
 		"digest":           {shape: textShape},
@@ -119,8 +139,10 @@ func enumShape(values ...string) *shape { return &shape{form: text, enum: values
 
 // newModel makes the model of tools. A problem with a tool has the tool's Name
 // for its path.
-func newModel(tools []Tool) (*model, []Problem) {
+func newModel(tools []Tool, counters []Counter) (*model, []Problem) {
+	history, counted := &member{shape: historyShape(tools)}, &member{shape: countersShape(counters)}
 	m := &model{
+		counters: counters,
 		tools:    make(map[toolKey]*action, len(tools)),
 		kinds:    map[sallyport.Kind]*action{},
 		actions:  make(map[cedar.EntityUID]*action, len(tools)+len(kindNames)),
@@ -187,7 +209,8 @@ func newModel(tools []Tool) (*model, []Problem) {
 		a := &action{uid: uid, tool: t, groups: []cedar.EntityUID{access, groupOf(t.Upstream)}}
 		a.context = &shape{form: record, members: map[string]*member{
 			"args": {shape: args}, "stage": {shape: stageShape}, "run": {shape: runShape},
-			"now": {shape: nowShape}, "tool": {shape: toolShape},
+			"now": {shape: nowShape}, "tool": {shape: toolShape}, "content": {shape: contentShape}, "provenance": {shape: provenanceShape},
+			"history": history, "counters": counted, "declared": {shape: declaredShape},
 		}}
 		m.tools[toolKey{t.Upstream, name}], m.actions[uid] = a, a
 		for _, g := range a.groups {
@@ -259,8 +282,8 @@ func (m *model) cedarSchema() *schema.Schema {
 // the tools alone: nothing reads it back. The annotations are notes: @enum lists
 // the values of a string, @kind is the kind of an argument, and @hidden says
 // which arguments policy cannot see, and why.
-func SchemaText(tools []Tool) (string, error) {
-	m, problems := newModel(tools)
+func SchemaText(tools []Tool, counters ...Counter) (string, error) {
+	m, problems := newModel(tools, counters)
 	if len(problems) > 0 {
 		return "", problems[0]
 	}
@@ -289,6 +312,16 @@ func (r *request) contextValue(p *plan) (types.Value, bool) {
 		return r.record(p, r.nowValue), true
 	case "tool":
 		return r.record(p, r.toolValue), true
+	case "content":
+		return r.record(p, r.contentOf), true
+	case "history":
+		return r.historyOf(p), true
+	case "counters":
+		return r.countersOf(p), true
+	case "declared":
+		return r.record(p, r.declaredOf), true
+	case "provenance":
+		return r.record(p, r.provenanceOf), true
 	}
 	return nil, false
 }
@@ -315,6 +348,58 @@ func (r *request) runValue(name string) (types.Value, bool) {
 		return types.String(labels.Confidentiality.String()), true
 	case "confidentiality_level":
 		return types.Long(labels.Confidentiality), true
+	case "suspected_injection":
+		return types.Boolean(labels.Suspected), true
+	}
+	return nil, false
+}
+
+func textSet(list []string) types.Value {
+	values := make([]types.Value, len(list))
+	for i, text := range list {
+		values[i] = types.String(text)
+	}
+	return types.NewSet(values...)
+}
+
+func (r *request) provenanceOf(name string) (types.Value, bool) {
+	p := &r.q.Provenance
+	switch name {
+	case "untrusted_args":
+		return textSet(p.UntrustedArgs), true
+	case "unnamed_args":
+		return textSet(p.Unnamed), true
+	case "word_only_args":
+		return textSet(p.WordOnly), true
+	case "unnamed_quantities":
+		return textSet(p.UnnamedQuantities), true
+	case "untrusted_urls":
+		return types.Long(p.UntrustedURLs), true
+	case "new_recipients":
+		return types.Long(p.NewRecipients), true
+	case "domains":
+		return textSet(p.Domains), true
+	case "leaves":
+		return types.String(p.leaves().String()), true
+	case "leaves_level":
+		return types.Long(p.leaves()), true
+	case "unindexed":
+		return types.Boolean(p.Unindexed), true
+	}
+	return nil, false
+}
+
+func (r *request) contentOf(name string) (types.Value, bool) {
+	c := &r.q.Content
+	switch name {
+	case "classes":
+		return textSet(c.Classes), true
+	case "reidentified":
+		return textSet(c.Reidentified), true
+	case "data_class":
+		return types.String(c.class().String()), true
+	case "data_class_level":
+		return types.Long(c.class()), true
 	}
 	return nil, false
 }

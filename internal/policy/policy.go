@@ -87,11 +87,60 @@ type Query struct {
 	// an empty one.
 	Args []byte
 
+	// Content is what was found in the arguments, before and after a rewrite.
+	Content Content
+	// Provenance is where the values of the arguments came from. A policy that reads it
+	// denies a call of which nobody looked.
+	Provenance Provenance
+	// History is what the run did before the call, Counters what the stage's counters
+	// have come to, by name, and Declared what the agent says of the call.
+	History  History
+	Counters map[string]Count
+	Declared Declared
+
 	Stage sallyport.Stage
 	Run   RunFacts
 	// Now is read in UTC, wherever the server stands.
 	Now time.Time
 }
+
+// Content is what the arguments of a call hold, by class of data. The zero value holds
+// nothing.
+type Content struct {
+	Classes []string `json:"classes,omitempty"` // that were found, sorted
+	// Class is the most confidential that goes on; zero is public.
+	Class sallyport.Confidentiality `json:"data_class,omitempty"`
+	// Reidentified are the classes of pseudonyms that have become originals, sorted.
+	Reidentified []string `json:"reidentified,omitempty"`
+}
+
+func (c *Content) class() sallyport.Confidentiality { return max(c.Class, sallyport.Public) }
+
+// Provenance is where the values of the arguments of a call came from, as package flow
+// finds it. It holds no values but Domains.
+type Provenance struct {
+	// Known is that somebody looked.
+	Known bool `json:"-"`
+	// UntrustedArgs are the arguments that decide who, where or which and hold a value
+	// that neither people nor a system gave. Unnamed are those that a system gave and no
+	// person named, WordOnly those that a person named by one word alone.
+	UntrustedArgs     []string `json:"untrusted_args,omitempty"`
+	Unnamed           []string `json:"unnamed_args,omitempty"`
+	WordOnly          []string `json:"word_only_args,omitempty"`
+	UnnamedQuantities []string `json:"unnamed_quantities,omitempty"`
+	// UntrustedURLs counts addresses in content, NewRecipients those of people or hosts.
+	UntrustedURLs int `json:"untrusted_urls,omitempty"`
+	NewRecipients int `json:"new_recipients,omitempty"`
+	// Domains are those of addresses; they are in no record.
+	Domains []string `json:"-"`
+	// Leaves is the most confidential that was recognised in the arguments.
+	Leaves    sallyport.Confidentiality `json:"leaves,omitempty"`
+	Unindexed bool                      `json:"unindexed,omitempty"`
+	// Args says of each value how it was found, for people: a JSON list.
+	Args json.RawMessage `json:"args,omitempty"`
+}
+
+func (p *Provenance) leaves() sallyport.Confidentiality { return max(p.Leaves, sallyport.Public) }
 
 // RunFacts is what a policy may know of the run a call belongs to.
 type RunFacts struct {
@@ -116,6 +165,15 @@ type Facts struct {
 	Calls    int              `json:"calls"`
 	Implicit bool             `json:"implicit"`
 	Labels   sallyport.Labels `json:"labels"`
+	// Content is what the arguments hold.
+	Content Content `json:"content,omitzero"`
+	// Provenance is where it came from; nil if nobody looked.
+	Provenance *Provenance `json:"provenance,omitempty"`
+	// History is what the run did before, nil if nobody looked; Counters those that
+	// policy was told of, and Declared what the agent said.
+	History  *History         `json:"history,omitempty"`
+	Counters map[string]Count `json:"counters,omitempty"`
+	Declared Declared         `json:"declared,omitzero"`
 	// Inexact lists the arguments that a policy reads and Cedar cannot hold
 	// exactly, in the order they were met; any is a deny. Arguments that no policy
 	// in scope reads are not looked at.
@@ -148,7 +206,33 @@ func (f *Facts) JSON() json.RawMessage {
 	b = strconv.AppendInt(append(b, `,"calls":`...), int64(f.Calls), 10)
 	b = strconv.AppendBool(append(b, `,"implicit":`...), f.Implicit)
 	b = text(append(b, `,"labels":`...), `{"integrity"`, f.Labels.Integrity.String())
-	b = append(text(b, `,"confidentiality"`, f.Labels.Confidentiality.String()), '}')
+	b = text(b, `,"confidentiality"`, f.Labels.Confidentiality.String())
+	if f.Labels.Suspected {
+		b = append(b, `,"suspected_injection":true`...)
+	}
+	b = append(b, '}')
+	if c := &f.Content; len(c.Classes)+len(c.Reidentified) > 0 || c.Class != 0 {
+		raw, _ := json.Marshal(c) // lists of texts and a level: there is nothing that could not be
+		b = append(append(b, `,"content":`...), raw...)
+	}
+	if f.Provenance != nil {
+		raw, _ := json.Marshal(f.Provenance)
+		b = append(append(b, `,"provenance":`...), raw...)
+	}
+	for _, part := range []struct {
+		name string
+		is   bool
+		of   any
+	}{
+		{"history", f.History != nil, f.History},
+		{"counters", len(f.Counters) > 0, f.Counters},
+		{"declared", f.Declared.Confidence != nil || f.Declared.Missing != nil, &f.Declared},
+	} {
+		if part.is {
+			raw, _ := json.Marshal(part.of) // numbers and texts
+			b = append(append(b, `,"`+part.name+`":`...), raw...)
+		}
+	}
 	for i, x := range f.Inexact {
 		if i == 0 {
 			b = append(b, `,"inexact":[`...)

@@ -88,6 +88,7 @@ func compile(t testing.TB, texts ...string) *policy.Set {
 // refund is a call of payments/refund with these arguments.
 func refund(args string) *policy.Query {
 	q := &policy.Query{
+		Provenance: policy.Provenance{Known: true}, History: policy.History{Known: true},
 		Principal: sallyport.Principal{Agent: "support", Release: "sha256:aa"},
 		Tier:      sallyport.TierMedium, Owner: "ana",
 		Kind: sallyport.KindTool, Upstream: "payments", UpstreamIdentity: "sha256:bb", Tool: "refund", ToolDigest: "sha256:cc",
@@ -366,6 +367,7 @@ func TestFacts(t *testing.T) {
 	want := policy.Facts{
 		Stage: sallyport.Production, UpstreamIdentity: "sha256:bb", ToolDigest: "sha256:cc", Access: sallyport.Changing,
 		Hour: 23, Weekday: 7, Calls: 3, Implicit: true, Labels: sallyport.NewLabels(),
+		Provenance: &policy.Provenance{Known: true}, History: &policy.History{Known: true},
 		Inexact: []policy.Inexact{
 			{Path: "args.amount", Why: "it is not a whole number of at most 64 bits"},
 			{Path: "args.fee", Why: "it is null"},
@@ -541,7 +543,7 @@ func TestInputs(t *testing.T) {
 		Policies: []sallyport.PolicyFile{{Path: "policies/a.cedar", Text: `permit (principal, action == Action::"payments/refund", resource) when { context.args has amount && context.args.amount < 5 };`}},
 	}
 	c := &sallyport.StageConfig{Policies: []sallyport.PolicyFile{{Path: "stage.cedar", Text: `forbid (principal, action, resource == Upstream::"docs");`}}}
-	set, problems := policy.Compile(policy.Inputs(r, c))
+	set, problems := policy.CompileFor(r, c)
 	if len(problems) > 0 || set.Len() != 2 {
 		t.Fatalf("%v", problems)
 	}

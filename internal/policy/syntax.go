@@ -587,7 +587,7 @@ func (u unknowns) step(n ast.IsNode) unknowns {
 	if t.whole {
 		return u
 	}
-	return unknowns{args: t.members["args"] != nil, uri: t.members["uri"] != nil, prompt: t.members["prompt"] != nil}
+	return unknowns{args: t.ofArguments(), uri: t.members["uri"] != nil, prompt: t.members["prompt"] != nil}
 }
 
 func (u unknowns) or(v unknowns) unknowns {

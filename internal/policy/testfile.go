@@ -26,8 +26,13 @@ import (
 //	    stage: production
 //	    call: {tool: payments/refund, args: {payment: p_1, amount: 900}}
 //	    run: {calls: 3, integrity: untrusted}   # optional
+//	    provenance: {untrusted_args: [to]}      # optional: where the arguments came from
+//	    content: {classes: [email]}             # optional: what the arguments hold
+//	    history: {done: {crm/lookup: 1}}        # optional: what the run did before
+//	    counters: {refunds: {before: 2, adds: 1}} # optional; what is not named is 0
+//	    declared: {confidence: 400}             # optional: what the agent says, in thousandths
 //	    now: 2026-01-05T10:00:00Z               # optional: a Monday at noon, UTC
-//	    want: deny                              # or allow
+//	    want: deny                              # or allow, or hold
 //	    because: [refund-limit]                 # optional: among the reasons
 //
 // A call is of a tool, or has a kind (resource, prompt, completion, sampling,
@@ -44,8 +49,8 @@ type TestFile struct {
 type Test struct {
 	Name    string
 	Line    int
-	Query   Query // what the file says; the rest comes from the base of Run
-	Allow   bool
+	Query   Query  // what the file says; the rest comes from the base of Run
+	Want    string // allow, deny or hold
 	Because []string
 }
 
@@ -74,6 +79,8 @@ func (f *TestFile) Run(s *Set, base Query, pin Pin) []TestResult {
 	results := make([]TestResult, 0, len(f.Tests))
 	for _, t := range f.Tests {
 		q := t.Query
+		q.Provenance.Known = true // as the file says, or nothing that would be in the way
+		q.History.Known, q.Counters = true, s.counts(q.Counters)
 		q.Tier, q.Owner = base.Tier, base.Owner
 		q.Principal.Agent, q.Principal.Release, q.Principal.Key = f.Agent, base.Principal.Release, base.Principal.Key
 		if q.Now.IsZero() {
@@ -87,8 +94,8 @@ func (f *TestFile) Run(s *Set, base Query, pin Pin) []TestResult {
 		x := s.Explain(&q)
 		r := TestResult{Path: f.Path, Line: t.Line, Name: t.Name, Passed: true, Got: x.Decision}
 		var why []string
-		if x.Decision.Allow != t.Allow {
-			why = append(why, fmt.Sprintf("wanted %s", verb(t.Allow)))
+		if Verb(&x.Decision) != t.Want {
+			why = append(why, "wanted "+t.Want)
 		}
 		for _, id := range t.Because {
 			if !slices.ContainsFunc(x.Decision.Reasons, func(r sallyport.Reason) bool { return r.Policy == id }) {
@@ -104,9 +111,13 @@ func (f *TestFile) Run(s *Set, base Query, pin Pin) []TestResult {
 	return results
 }
 
-func verb(allow bool) string {
-	if allow {
+// Verb is a decision in one word: allow, deny or hold.
+func Verb(d *sallyport.Decision) string {
+	switch {
+	case d.Allow:
 		return "allow"
+	case d.Held:
+		return "hold"
 	}
 	return "deny"
 }
@@ -259,6 +270,25 @@ func (r *testReader) enum(n *yaml.Node, into interface{ UnmarshalText([]byte) er
 	}
 }
 
+func (r *testReader) count(n *yaml.Node) int {
+	v, err := strconv.ParseUint(n.Value, 10, 31)
+	if n.Kind != yaml.ScalarNode || err != nil {
+		r.fail(n, "", "want a number")
+	}
+	return int(v)
+}
+
+func (r *testReader) list(n *yaml.Node) (all []string) {
+	if n.Kind != yaml.SequenceNode {
+		r.fail(n, "", "want a list")
+		return nil
+	}
+	for _, one := range n.Content {
+		all = append(all, r.str(one))
+	}
+	return all
+}
+
 func (r *testReader) test(n *yaml.Node) Test {
 	t := Test{Line: n.Line, Query: Query{Run: RunFacts{ID: "run_test", Labels: sallyport.NewLabels()}}}
 	q := &t.Query
@@ -267,6 +297,35 @@ func (r *testReader) test(n *yaml.Node) Test {
 		"stage": func(n *yaml.Node) { r.enum(n, &q.Stage) },
 		"call":  func(n *yaml.Node) { r.call(n, q) },
 		"run":   func(n *yaml.Node) { r.run(n, &q.Run) },
+		"provenance": func(n *yaml.Node) {
+			p := &q.Provenance
+			r.mapping(n, map[string]func(*yaml.Node){
+				"untrusted_args":     func(n *yaml.Node) { p.UntrustedArgs = r.list(n) },
+				"unnamed_args":       func(n *yaml.Node) { p.Unnamed = r.list(n) },
+				"word_only_args":     func(n *yaml.Node) { p.WordOnly = r.list(n) },
+				"unnamed_quantities": func(n *yaml.Node) { p.UnnamedQuantities = r.list(n) },
+				"untrusted_urls":     func(n *yaml.Node) { p.UntrustedURLs = r.count(n) },
+				"new_recipients":     func(n *yaml.Node) { p.NewRecipients = r.count(n) },
+				"domains":            func(n *yaml.Node) { p.Domains = r.list(n) },
+				"leaves":             func(n *yaml.Node) { r.enum(n, &p.Leaves) },
+				"unindexed":          func(n *yaml.Node) { p.Unindexed = r.flag(n) },
+			})
+		},
+		"history":  func(n *yaml.Node) { r.history(n, &q.History) },
+		"counters": func(n *yaml.Node) { r.counters(n, q) },
+		"declared": func(n *yaml.Node) {
+			r.mapping(n, map[string]func(*yaml.Node){
+				"confidence": func(n *yaml.Node) { q.Declared.Confidence = new(r.count(n)) },
+				"missing":    func(n *yaml.Node) { q.Declared.Missing = r.list(n) },
+			})
+		},
+		"content": func(n *yaml.Node) {
+			r.mapping(n, map[string]func(*yaml.Node){
+				"classes":      func(n *yaml.Node) { q.Content.Classes = r.list(n) },
+				"reidentified": func(n *yaml.Node) { q.Content.Reidentified = r.list(n) },
+				"data_class":   func(n *yaml.Node) { r.enum(n, &q.Content.Class) },
+			})
+		},
 		"now": func(n *yaml.Node) {
 			at, err := time.Parse(time.RFC3339, n.Value)
 			if n.Kind != yaml.ScalarNode || err != nil {
@@ -276,22 +335,77 @@ func (r *testReader) test(n *yaml.Node) Test {
 		},
 		"person": func(n *yaml.Node) { q.Principal.Person = sallyport.PersonID(r.str(n)) },
 		"want": func(n *yaml.Node) {
-			if n.Kind != yaml.ScalarNode || n.Value != "allow" && n.Value != "deny" {
-				r.fail(n, "", "want allow or deny")
+			if n.Kind != yaml.ScalarNode || !slices.Contains([]string{"allow", "deny", "hold"}, n.Value) {
+				r.fail(n, "", "want allow, deny or hold")
 			}
-			t.Allow = n.Value == "allow"
+			t.Want = n.Value
 		},
 		"because": func(n *yaml.Node) {
 			if n.Kind != yaml.SequenceNode {
 				r.fail(n, "", "want a list of policy ids")
 				return
 			}
-			for _, id := range n.Content {
-				t.Because = append(t.Because, r.str(id))
-			}
+			t.Because = r.list(n)
 		},
 	}, "name", "stage", "call", "want")
 	return t
+}
+
+// history is what the run of a test did before.
+func (r *testReader) history(n *yaml.Node, h *History) {
+	number := func(to *int) func(*yaml.Node) { return func(n *yaml.Node) { *to = r.count(n) } }
+	tools := func(to *map[string]int) func(*yaml.Node) {
+		return func(n *yaml.Node) {
+			*to = map[string]int{}
+			r.each(n, func(tool string, n *yaml.Node) { (*to)[tool] = r.count(n) })
+		}
+	}
+	r.mapping(n, map[string]func(*yaml.Node){
+		"times": tools(&h.Times), "done": tools(&h.Done), "changing": number(&h.Changing), "errors": number(&h.Errors), "unknown": number(&h.Unknown),
+		"denied": number(&h.Denied), "approved": number(&h.Approved), "seconds": number(&h.Seconds),
+		"classes": func(n *yaml.Node) { h.Classes = r.list(n) },
+	})
+	for tool, done := range h.Done {
+		if h.Times == nil {
+			h.Times = map[string]int{}
+		}
+		h.Times[tool] = max(h.Times[tool], done)
+	}
+}
+
+// counters are what counters have come to in a test.
+func (r *testReader) counters(n *yaml.Node, q *Query) {
+	q.Counters = map[string]Count{}
+	r.each(n, func(name string, n *yaml.Node) {
+		var c Count
+		amount := func(to *sallyport.Amount) func(*yaml.Node) {
+			return func(n *yaml.Node) {
+				var err error
+				if *to, err = sallyport.ParseAmount(n.Value); n.Kind != yaml.ScalarNode || err != nil {
+					r.fail(n, "", "want a number with at most 4 decimal places")
+				}
+			}
+		}
+		r.mapping(n, map[string]func(*yaml.Node){"before": amount(&c.Before), "adds": amount(&c.Adds)})
+		q.Counters[name] = c
+	})
+}
+
+// each calls f with every key of a mapping and its value.
+func (r *testReader) each(n *yaml.Node, f func(key string, n *yaml.Node)) {
+	if n.Kind != yaml.MappingNode {
+		r.fail(n, "", "want keys and values")
+		return
+	}
+	seen := map[string]bool{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key := r.str(n.Content[i])
+		if seen[key] {
+			r.fail(n.Content[i], "", "the key %q is given twice", key)
+		}
+		seen[key] = true
+		f(key, n.Content[i+1])
+	}
 }
 
 func (r *testReader) call(n *yaml.Node, q *Query) {
@@ -335,19 +449,14 @@ func (r *testReader) call(n *yaml.Node, q *Query) {
 
 func (r *testReader) run(n *yaml.Node, run *RunFacts) {
 	r.mapping(n, map[string]func(*yaml.Node){
-		"id":       func(n *yaml.Node) { run.ID = sallyport.RunID(r.str(n)) },
-		"implicit": func(n *yaml.Node) { run.Implicit = r.flag(n) },
-		"calls": func(n *yaml.Node) {
-			calls, err := strconv.ParseUint(n.Value, 10, 31)
-			if n.Kind != yaml.ScalarNode || err != nil {
-				r.fail(n, "", "want a number of calls")
-			}
-			run.Calls = int(calls)
-		},
-		"integrity":       func(n *yaml.Node) { r.enum(n, &run.Labels.Integrity) },
-		"confidentiality": func(n *yaml.Node) { r.enum(n, &run.Labels.Confidentiality) },
-		"task":            func(n *yaml.Node) { run.Task = r.str(n) },
-		"person":          func(n *yaml.Node) { run.Person = sallyport.PersonID(r.str(n)) },
+		"id":                  func(n *yaml.Node) { run.ID = sallyport.RunID(r.str(n)) },
+		"implicit":            func(n *yaml.Node) { run.Implicit = r.flag(n) },
+		"calls":               func(n *yaml.Node) { run.Calls = r.count(n) },
+		"integrity":           func(n *yaml.Node) { r.enum(n, &run.Labels.Integrity) },
+		"confidentiality":     func(n *yaml.Node) { r.enum(n, &run.Labels.Confidentiality) },
+		"suspected_injection": func(n *yaml.Node) { run.Labels.Suspected = r.flag(n) },
+		"task":                func(n *yaml.Node) { run.Task = r.str(n) },
+		"person":              func(n *yaml.Node) { run.Person = sallyport.PersonID(r.str(n)) },
 	})
 }
 

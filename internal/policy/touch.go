@@ -88,6 +88,15 @@ func chain(n ast.IsNode) (root string, path []string, ok bool) {
 	}
 }
 
+// ofArguments reports whether something is read that is not known before the arguments
+// are: they, or what was found in them.
+func (t *touch) ofArguments() bool {
+	return slices.ContainsFunc(ofCall, func(name string) bool { return t.members[name] != nil })
+}
+
+// ofCall are the members of the context that are not known before there is a call.
+var ofCall = []string{"args", "content", "provenance", "history", "counters", "declared"}
+
 // arguments reports whether any argument is read.
 func (t *touch) arguments() bool {
 	_, args := t.members["args"]

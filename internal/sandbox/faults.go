@@ -77,6 +77,8 @@ func (f *faults) answer(ctx context.Context, q *sallyport.Simulated, again bool,
 		}
 	case fault.TimeoutAfterCommit:
 		a.Refused = timedOut()
+	case fault.ListChanged:
+		a.ListChanged = true
 	case fault.OversizedResult:
 		a.Refused = sent(sallyport.Refuse(sallyport.ResultTooLarge, "the result is larger than this tool may return", "ask for less"))
 	default:
@@ -108,8 +110,10 @@ func withoutEffect(rule *fault.Rule, q *sallyport.Simulated, grade sallyport.Gra
 	a := &sallyport.Simulation{Grade: grade}
 	switch rule.Fault {
 	case fault.TooManyRequests:
+		a.Status, a.RetryAfter = 429, rule.RetryAfter
 		a.Refused = status(429, rule.RetryAfter)
 	case fault.ServerError:
+		a.Status, a.RetryAfter = rule.Status, rule.RetryAfter
 		a.Refused = status(rule.Status, rule.RetryAfter)
 	case fault.ExpiredCredential:
 		a.Refused = sent(sallyport.Refuse(sallyport.UpstreamUnavailable, "the system behind this tool does not accept this gateway's credential", "ask an operator to renew it"))
@@ -118,6 +122,9 @@ func withoutEffect(rule *fault.Rule, q *sallyport.Simulated, grade sallyport.Gra
 	case fault.RPCError:
 		a.Error = append(strconv.AppendInt([]byte(`{"code":`), int64(rule.Code), 10), `,"message":`...)
 		a.Error = append(wire.AppendString(a.Error, rule.Message), '}')
+	case fault.PermissionDenied:
+		a.Status = 403
+		a.Result = wire.ToolError(nil, q.Era, rule.Message, nil)
 	default:
 		a.Result = wire.ToolError(nil, q.Era, rule.Message, nil)
 	}

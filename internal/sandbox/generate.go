@@ -28,9 +28,12 @@ type generator struct {
 	root     *value
 	given    map[string]*value // arguments
 	echo     bool
+	apart    bool // of oneOf, the other forms are kept away from what one of them makes
 	steps    int
 	made     int
 	patterns map[string]*regexp.Regexp // compiled, by their text
+	ways     map[*value][][]*value     // what against has found
+	others   map[*value]*value         // what refused has made
 }
 
 // spend counts steps, or bytes where they are many.
@@ -69,7 +72,10 @@ var errSteps = &unmet{why: "its output schema is too large or too entangled"}
 // generate makes a value that fits the schema of out. Equal keys and arguments
 // make equal bytes.
 func generate(out *output, given map[string][]byte, key [32]byte) ([]byte, error) {
-	g := generator{root: out.document, given: map[string]*value{}, patterns: map[string]*regexp.Regexp{}}
+	g := generator{
+		root: out.document, given: map[string]*value{}, patterns: map[string]*regexp.Regexp{},
+		ways: map[*value][][]*value{}, others: map[*value]*value{},
+	}
 	for name, raw := range given {
 		if v, err := parse(raw); err == nil {
 			g.given[name] = v
@@ -80,6 +86,7 @@ func generate(out *output, given map[string][]byte, key [32]byte) ([]byte, error
 		g.made = 0
 		// An argument that comes back is the first thing given up.
 		g.echo = try < maxTries/2
+		g.apart = try > 0
 		d := &dice{key: key}
 		if try > 0 {
 			d = d.at("try " + strconv.Itoa(try))
@@ -134,20 +141,36 @@ func (g *generator) value(r *request, d *dice) ([]byte, error) {
 	if r.level > maxNested {
 		return nil, r.fail("its schema goes on without end")
 	}
-	return g.choose(r, r.all, nil, d)
+	todo := make([]choice, len(r.all))
+	for i, s := range r.all {
+		todo[i].schema = s
+	}
+	return g.choose(r, todo, nil, d)
 }
 
-// choose moves subschemas from todo to done, following references and allOf, and
-// takes one alternative of each anyOf and oneOf; with all done it makes the value.
-func (g *generator) choose(r *request, todo, done []*value, d *dice) ([]byte, error) {
+// choice is a subschema to be met or, without one, ways of which one is to be gone.
+type choice struct {
+	schema  *value
+	ways    [][]*value
+	place   string
+	ordered bool // the first ways are the better ones
+}
+
+// choose moves subschemas from todo to done, following references and allOf, and goes one
+// way of each choice; with all done it makes the value.
+func (g *generator) choose(r *request, todo []choice, done []*value, d *dice) ([]byte, error) {
 	todo = slices.Clone(todo)
 	done = slices.Clone(done)
 	for len(todo) > 0 {
 		if err := g.spend(1); err != nil {
 			return nil, err
 		}
-		s := todo[0]
+		next := todo[0]
 		todo = todo[1:]
+		s := next.schema
+		if s == nil {
+			return g.either(r, todo, done, d.at(next.place), &next)
+		}
 		if s.kind == 't' || slices.Contains(done, s) {
 			continue
 		}
@@ -165,51 +188,91 @@ func (g *generator) choose(r *request, todo, done []*value, d *dice) ([]byte, er
 				return nil, r.fail("a reference leads nowhere")
 			}
 			r.open = append(slices.Clip(r.open), target)
-			todo = append(todo, target)
+			todo = append(todo, choice{schema: target})
 		}
 		if all := s.member("allOf"); all != nil {
-			todo = append(todo, all.items...)
-		}
-		if when := s.member("if"); when != nil && (s.member("then") != nil || s.member("else") != nil) {
-			return g.either(r, todo, done, d.at("if"), [][]*value{present(when, s.member("then")), present(s.member("else"))})
-		}
-		for _, word := range []string{"anyOf", "oneOf"} {
-			if forms := s.member(word); forms != nil && len(forms.items) > 0 {
-				var ways [][]*value
-				for _, form := range forms.items {
-					ways = append(ways, []*value{form})
-				}
-				// The other keyword of the same object must still be met.
-				if word == "anyOf" && s.member("oneOf") != nil {
-					rest := &value{kind: '{', names: []string{"oneOf"}, members: map[string]*value{"oneOf": s.member("oneOf")}}
-					todo = append(todo, rest)
-				}
-				return g.either(r, todo, done, d.at(word+strconv.Itoa(len(done))), ways)
+			for _, part := range all.items {
+				todo = append(todo, choice{schema: part})
 			}
 		}
+		todo = append(todo, g.choices(s, strconv.Itoa(len(done)))...)
 	}
 	return g.make(r, done, d)
+}
+
+// choices are those that a subschema leaves. n tells them from those of others.
+func (g *generator) choices(s *value, n string) []choice {
+	var out []choice
+	for _, word := range []string{"anyOf", "oneOf"} {
+		forms := s.member(word)
+		if forms == nil || len(forms.items) == 0 {
+			continue
+		}
+		c := choice{place: word + n}
+		for i, form := range forms.items {
+			way := []*value{form}
+			if word == "oneOf" && g.apart {
+				for j, other := range forms.items {
+					if j != i {
+						way = append(way, g.refused(other))
+					}
+				}
+			}
+			c.ways = append(c.ways, way)
+		}
+		out = append(out, c)
+	}
+	if when := s.member("if"); when != nil && (s.member("then") != nil || s.member("else") != nil) {
+		out = append(out, choice{place: "if" + n, ways: [][]*value{present(when, s.member("then")), present(g.refused(when), s.member("else"))}})
+	}
+	if not := s.member("not"); not != nil {
+		ways := g.against(not)
+		if len(ways) == 0 && len(not.names) > 0 {
+			ways = [][]*value{{}} // perhaps by chance
+		}
+		out = append(out, choice{place: "not" + n, ordered: true, ways: ways})
+	}
+	for _, word := range []string{"dependentRequired", "dependentSchemas", "dependencies"} {
+		rules := s.member(word)
+		if rules == nil {
+			continue
+		}
+		for _, name := range rules.names {
+			rule := rules.members[name]
+			if rule.kind == '[' {
+				rule = object("required", rule)
+			}
+			out = append(out, choice{place: word + n + name, ways: [][]*value{{object("required", list(text(name))), rule}, {absent(name)}}})
+		}
+	}
+	return out
 }
 
 func present(vs ...*value) []*value {
 	return slices.DeleteFunc(vs, func(v *value) bool { return v == nil })
 }
 
-// either tries ways to go on. Deep inside a value, the plain ways come first.
-func (g *generator) either(r *request, todo, done []*value, d *dice, ways [][]*value) ([]byte, error) {
-	order := d.order(len(ways))
-	if r.level >= richLevel {
-		slices.SortStableFunc(order, func(a, b int) int { return weight(ways[a]) - weight(ways[b]) })
+// either tries the ways of a choice. Deep inside a value, the plain ones come first.
+func (g *generator) either(r *request, todo []choice, done []*value, d *dice, c *choice) ([]byte, error) {
+	order := d.order(len(c.ways))
+	switch {
+	case c.ordered:
+		slices.Sort(order)
+	case r.level >= richLevel:
+		slices.SortStableFunc(order, func(a, b int) int { return weight(c.ways[a]) - weight(c.ways[b]) })
 	}
-	var first error
-	for _, i := range order {
-		open := r.open
-		made, err := g.choose(r, append(slices.Clone(todo), ways[i]...), done, d.at(strconv.Itoa(i)))
+	first := r.fail("its schema allows nothing")
+	for n, i := range order {
+		open, on := r.open, slices.Clone(todo)
+		for _, s := range c.ways[i] {
+			on = append(on, choice{schema: s})
+		}
+		made, err := g.choose(r, on, done, d.at(strconv.Itoa(i)))
 		r.open = open
 		if err == nil || err == errSteps {
 			return made, err
 		}
-		if first == nil {
+		if n == 0 {
 			first = err
 		}
 	}
@@ -294,6 +357,9 @@ func (g *generator) make(r *request, all []*value, d *dice) ([]byte, error) {
 	var first error
 	for _, kind := range kinds {
 		made, err := g.ofKind(kind, r, &f, d.at(kind))
+		for try := 0; err == nil && try < 20 && f.barred(made); try++ {
+			made, err = g.ofKind(kind, r, &f, d.at(kind+strings.Repeat("'", try+1)))
+		}
 		if err == nil || err == errSteps {
 			return made, err
 		}
@@ -359,10 +425,17 @@ func (g *generator) object(r *request, f *form, d *dice) ([]byte, error) {
 	}
 
 	wanted := map[string]bool{}
-	for _, name := range names {
-		wanted[name] = required[name] || r.level < richLevel && d.at("with "+name).below(8) != 0
-	}
 	least, most := f.largest("minProperties", 0), f.smallest("maxProperties", 1<<20)
+	if len(required) > most {
+		return nil, r.fail("its schema asks for more properties than it allows")
+	}
+	for _, name := range names {
+		if f.mayHave(r, name, d) {
+			wanted[name] = required[name] || r.level < richLevel && d.at("with "+name).below(8) != 0
+		} else if required[name] {
+			return nil, r.fail("its schema asks for the property %q and does not allow it", name)
+		}
+	}
 	count := func() int {
 		n := 0
 		for _, name := range names {
@@ -376,9 +449,10 @@ func (g *generator) object(r *request, f *form, d *dice) ([]byte, error) {
 		wanted[names[i]] = required[names[i]]
 	}
 	for i := 0; i < len(names) && count() < least; i++ {
-		wanted[names[i]] = true
+		if _, may := wanted[names[i]]; may {
+			wanted[names[i]] = true
+		}
 	}
-	f.dependents(wanted, add)
 
 	// A map has no names of its own.
 	more := max(least-count(), 0)
@@ -389,7 +463,10 @@ func (g *generator) object(r *request, f *form, d *dice) ([]byte, error) {
 		return nil, r.fail("%d properties are too many to make up", more)
 	}
 	for i := range more {
-		name, err := f.extraName(i, declared, d)
+		name, err := f.extraName(r, i, declared, d)
+		if err == errSteps {
+			return nil, err
+		}
 		if err != nil {
 			return nil, r.fail("%v", err)
 		}
@@ -460,30 +537,55 @@ var tokenEscape = strings.NewReplacer("~", "~0", "/", "~1")
 
 func escapeToken(name string) string { return tokenEscape.Replace(name) }
 
+// array makes an array. What it has to contain stands behind the items at fixed places
+// or, if there may be none, among them.
 func (g *generator) array(r *request, f *form, d *dice) ([]byte, error) {
-	least, most := f.largest("minItems", 0), f.smallest("maxItems", 1<<20)
-	length := least
-	contains := f.each("contains")
-	if len(contains) > 0 {
-		length = max(length, f.largest("minContains", 1))
-	}
 	prefix := 0
 	for _, s := range f.all {
 		prefix = max(prefix, len(f.prefix(s)))
 	}
+	from := 0
+	if f.has("contains") {
+		from = prefix
+	}
+	for ; ; from-- {
+		made, err := g.arrayWith(r, f, prefix, from, d)
+		if err == nil || err == errSteps || from == 0 {
+			return made, err
+		}
+	}
+}
+
+// arrayWith makes an array whose items from some place on are what it has to contain.
+func (g *generator) arrayWith(r *request, f *form, prefix, from int, d *dice) ([]byte, error) {
+	least, most := f.largest("minItems", 0), f.smallest("maxItems", 1<<20)
+	length, end := least, from
+	wanted := map[int]*value{} // by place
+	for _, s := range f.all {
+		if what := s.member("contains"); what != nil {
+			for range min(s.count("minContains", 1), 1000) {
+				wanted[end] = what
+				end++
+			}
+		}
+	}
+	if end > from {
+		length = max(length, end)
+	}
 	item := func(i int) *request {
 		sub := &request{
 			pointer: r.pointer + "/" + strconv.Itoa(i), name: r.name, level: r.level + 1, listed: true, open: r.open,
+			all: f.item(i),
+		}
+		if what := wanted[i]; what != nil {
+			sub.all = append(sub.all, what)
+		} else if len(sub.all) == 0 {
+			sub.all = f.each("unevaluatedItems")
 		}
 		for _, s := range f.all {
-			if p := f.prefix(s); i < len(p) {
-				sub.all = append(sub.all, p[i])
-			} else if rest := f.rest(s); rest != nil {
-				sub.all = append(sub.all, rest)
+			if what := s.member("contains"); what != nil && what != wanted[i] && s.member("maxContains") != nil {
+				sub.all = append(sub.all, g.refused(what))
 			}
-		}
-		if len(contains) > 0 && i < f.largest("minContains", 1) {
-			sub.all = append(sub.all, contains...)
 		}
 		return sub
 	}
@@ -492,6 +594,9 @@ func (g *generator) array(r *request, f *form, d *dice) ([]byte, error) {
 	}
 	if length > most && least <= most {
 		length = max(least, most)
+	}
+	if length < end {
+		return nil, r.fail("its schema asks for more items than it allows")
 	}
 	if length > 1000 {
 		return nil, r.fail("%d items are too many to make up", length)
@@ -515,7 +620,7 @@ func (g *generator) array(r *request, f *form, d *dice) ([]byte, error) {
 			err = r.fail("no more items were found that differ")
 		}
 		if err != nil {
-			if i >= least && len(contains) == 0 && err != errSteps {
+			if i >= least && i >= end && err != errSteps {
 				break // fewer will do
 			}
 			return nil, err
@@ -633,6 +738,9 @@ func (f *form) accepts(v *value, kinds []string, list *value) bool {
 			}
 		}
 	}
+	if f.bars(v) {
+		return false
+	}
 	switch v.kind {
 	case '"':
 		return f.fitsText(v.text) == nil
@@ -723,6 +831,19 @@ func (f *form) rest(s *value) *value {
 	return rest
 }
 
+// item are the subschemas that judge the i-th item, from 0, for its place.
+func (f *form) item(i int) []*value {
+	var out []*value
+	for _, s := range f.all {
+		if p := f.prefix(s); i < len(p) {
+			out = append(out, p[i])
+		} else if rest := f.rest(s); rest != nil {
+			out = append(out, rest)
+		}
+	}
+	return out
+}
+
 // property are the subschemas that judge a member.
 func (f *form) property(name string) []*value {
 	var out []*value
@@ -742,14 +863,33 @@ func (f *form) property(name string) []*value {
 			out = append(out, more)
 		}
 	}
+	if len(out) == 0 {
+		return f.each("unevaluatedProperties")
+	}
 	return out
+}
+
+// mayHave reports whether a member may have that name.
+func (f *form) mayHave(r *request, name string, d *dice) bool {
+	if slices.ContainsFunc(f.property(name), func(s *value) bool { return s.kind == 'f' }) {
+		return false
+	}
+	rules := f.each("propertyNames")
+	if len(rules) == 0 {
+		return true
+	}
+	only := &request{all: append(rules, object("const", text(name))), pointer: r.pointer, level: r.level + 1}
+	_, err := f.g.value(only, d)
+	return err == nil
 }
 
 // isMap reports whether an object is there for members without declared names.
 func (f *form) isMap() bool {
 	for _, s := range f.all {
-		if more := s.member("additionalProperties"); more != nil && more.kind == '{' {
-			return true
+		for _, word := range []string{"additionalProperties", "unevaluatedProperties"} {
+			if more := s.member(word); more != nil && more.kind == '{' {
+				return true
+			}
 		}
 		if s.member("patternProperties") != nil {
 			return true
@@ -758,65 +898,37 @@ func (f *form) isMap() bool {
 	return false
 }
 
-// dependents adds what wanted members ask for beside them.
-func (f *form) dependents(wanted map[string]bool, add func(string)) {
-	for range 8 {
-		changed := false
-		for _, word := range []string{"dependentRequired", "dependencies"} {
-			for _, rules := range f.each(word) {
-				for _, name := range rules.names {
-					if !wanted[name] {
-						continue
-					}
-					for _, needed := range rules.members[name].items {
-						if !wanted[needed.text] {
-							add(needed.text)
-							wanted[needed.text], changed = true, true
-						}
-					}
-				}
-			}
-		}
-		if !changed {
-			return
-		}
-	}
-}
-
 // extraName makes up a name for a member that is not declared.
-func (f *form) extraName(i int, taken map[string]bool, d *dice) (string, error) {
-	names := form{g: f.g, all: f.each("propertyNames")}
+func (f *form) extraName(r *request, i int, taken map[string]bool, d *dice) (string, error) {
+	rules := f.each("propertyNames")
 	var patterns []string
 	for _, p := range f.each("patternProperties") {
 		patterns = append(patterns, p.names...)
 	}
 	for try := range 20 {
 		place := d.at("name" + strconv.Itoa(i) + strings.Repeat("'", try))
-		var name string
+		name := pick(place, nouns)
 		switch {
 		case len(patterns) > 0:
-			text, err := f.g.matching(pick(place, patterns), 3, place)
+			made, err := f.g.matching(pick(place, patterns), 3, place)
 			if err != nil {
 				return "", err
 			}
-			name = text
-		case len(names.all) > 0:
-			if e := names.each("enum"); len(e) > 0 && len(e[0].items) > 0 {
-				name = pick(place, e[0].items).text
-				break
+			if name = made; try > 3 { // a pattern without an end
+				name += letters(place, lower32, 1+try/4)
 			}
-			text, err := names.string("", place)
+		case len(rules) > 0:
+			made, err := f.g.value(&request{all: append(rules, object("type", text("string"))), pointer: r.pointer, level: r.level + 1}, place)
 			if err != nil {
 				return "", err
 			}
-			name = text
-		default:
-			name = pick(place, nouns)
-			if try > 4 {
-				name += strconv.Itoa(i + try)
+			if name, err = wire.DecodeString(made); err != nil {
+				return "", err
 			}
+		case try > 4:
+			name += strconv.Itoa(i + try)
 		}
-		if name != "" && !taken[name] {
+		if name != "" && !taken[name] && f.mayHave(r, name, place) {
 			return name, nil
 		}
 	}

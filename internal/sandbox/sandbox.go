@@ -14,6 +14,7 @@ package sandbox
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -94,6 +95,8 @@ type run struct {
 	twin    *twin.Run
 	players []*cassette.Player
 	past    *past     // nil unless reads may be stale
+	shadow  *twin.Run // over a live system; nil for the others
+	opaque  string    // why the run is no evidence any more; empty if it is
 	next    int       // the number of the next call, from 0
 	used    time.Time // guarded by Worlds.mu
 }
@@ -131,6 +134,10 @@ func (w *Worlds) Answer(ctx context.Context, q *sallyport.Simulated) (*sallyport
 	}
 	a, err := w.answer(ctx, it, r, q, false)
 	r.next = max(r.next, q.Number+1)
+	if err == nil && r.twin != nil {
+		state := r.twin.Delta()
+		a.State = sallyport.Digest("sha256:" + hex.EncodeToString(state[:]))
+	}
 	return a, err
 }
 

@@ -1,11 +1,14 @@
 package sandbox_test
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"net/mail"
 	"net/netip"
 	"net/url"
@@ -291,6 +294,102 @@ func TestMakes(t *testing.T) {
 		`{"$defs":{"expr":{"oneOf":[{"type":"object","properties":{"and":{"type":"array","items":{"$ref":"#/$defs/expr"},"minItems":2}},"required":["and"],"additionalProperties":false},{"type":"string"}]}},"$ref":"#/$defs/expr"}`,
 		`{"type":"object","properties":{"self":{"$ref":"#"},"n":{"type":["object","null"],"properties":{"self":{"$ref":"#"}},"required":["self"]}},"required":["n"]}`,
 		`{"$id":"https://example.com/s","$defs":{"a":{"$anchor":"A","type":"integer"}},"properties":{"x":{"$ref":"https://example.com/s#A"}},"required":["x"],"type":"object"}`,
+		`{"type":"string","pattern":"^[a-z]+$","not":{"enum":["a","b"]}}`,
+		`{"oneOf":[{"type":"string","pattern":"^a"},{"type":"string","pattern":"b$"}]}`,
+		`{"type":"object","unevaluatedProperties":false,"oneOf":[{"properties":{"a":{"type":"integer"}},"required":["a"]},{"properties":{"b":{"type":"integer"}},"required":["b"]}]}`,
+		`{"type":"object","properties":{"a":{"not":{"$ref":"#"}}},"required":["a"]}`,
+		`{"not":{"$ref":"#/$defs/x"},"$defs":{"x":{"type":"object"}}}`,
+		`{"not":{"not":{"type":"integer"}}}`,
+		`{"not":{"anyOf":[{"type":"string"},{"type":"object"}]},"type":["string","object","integer"]}`,
+		`{"not":{"allOf":[{"type":"string"},{"minLength":3}]}}`,
+		`{"type":"string","not":{"const":"a"}}`,
+		`{"not":{"type":"string"}}`,
+		`{"not":{"type":["string","number","object"]}}`,
+		`{"type":"integer","minimum":1,"maximum":3,"not":{"enum":[1,2]}}`,
+		`{"type":"integer","minimum":1,"maximum":100,"not":{"minimum":3}}`,
+		`{"type":"object","not":{"required":["a"]},"properties":{"a":{},"b":{}}}`,
+		`{"type":"object","required":["a"],"properties":{"a":{"enum":["x","y"]}},"not":{"properties":{"a":{"const":"x"}}}}`,
+		`{"type":"string","not":{"pattern":"^[a-z]"}}`,
+		`{"type":"string","not":{"minLength":4}}`,
+		`{"type":"array","items":{"type":"integer"},"not":{"minItems":2}}`,
+		`{"enum":["a","b","c","d","e","f","g","h","i","j"],"not":{"enum":["a","b","c","d","e","f","g","h","i"]}}`,
+		`{"allOf":[{"not":{"const":null}},{"type":["null","boolean"]}]}`,
+		`{"oneOf":[{"type":"integer","multipleOf":2},{"type":"integer","multipleOf":3}]}`,
+		`{"oneOf":[{"type":"object","properties":{"a":{"type":"string"}}},{"type":"object","properties":{"b":{"type":"string"}},"required":["b"]}]}`,
+		`{"oneOf":[{"type":"object","required":["a"]},{"type":"object","required":["b"]}],"properties":{"a":{"type":"string"},"b":{"type":"string"}}}`,
+		`{"oneOf":[{"type":"number"},{"type":"integer"}]}`,
+		`{"oneOf":[{"properties":{"kind":{"const":"cat"},"lives":{"type":"integer"}},"required":["kind"]},{"properties":{"kind":{"const":"dog"},"tricks":{"type":"array","items":{"type":"string"}}},"required":["kind"]}],"type":"object"}`,
+		`{"type":"object","properties":{"card":{"type":"string"}},"dependentSchemas":{"card":{"properties":{"address":{"type":"string"}},"required":["address"]}},"required":["card"]}`,
+		`{"$schema":"http://json-schema.org/draft-07/schema#","type":"object","properties":{"card":{"type":"string"}},"dependencies":{"card":{"properties":{"address":{"type":"string"}},"required":["address"]}},"required":["card"]}`,
+		`{"$schema":"http://json-schema.org/draft-07/schema#","type":"object","properties":{"card":{"type":"string"}},"dependencies":{"card":["address"]},"required":["card"]}`,
+		`{"type":"object","properties":{"a":{"type":"string"}},"unevaluatedProperties":false,"allOf":[{"properties":{"b":{"type":"integer"}},"required":["b"]}]}`,
+		`{"type":"object","properties":{"a":{"type":"string"}},"unevaluatedProperties":{"type":"integer"},"minProperties":3}`,
+		`{"type":"array","prefixItems":[{"type":"string"}],"unevaluatedItems":false,"minItems":1}`,
+		`{"type":"array","prefixItems":[{"type":"string"}],"unevaluatedItems":{"type":"integer"},"minItems":3}`,
+		`{"type":"array","contains":{"type":"string"},"unevaluatedItems":{"type":"integer"},"minItems":3}`,
+		`{"$id":"https://example.com/tree","$dynamicAnchor":"node","type":"object","properties":{"data":{"type":"string"},"children":{"type":"array","items":{"$dynamicRef":"#node"}}},"required":["data"]}`,
+		`{"$dynamicAnchor":"T","$defs":{"list":{"$anchor":"L","type":"array","items":{"$dynamicRef":"#T"},"minItems":1}},"type":"object","properties":{"l":{"$ref":"#L"},"v":{"type":"integer"}},"required":["v"]}`,
+		`{"$schema":"https://json-schema.org/draft/2019-09/schema","$recursiveAnchor":true,"type":"object","properties":{"child":{"$recursiveRef":"#"},"v":{"type":"integer"}},"required":["v"]}`,
+		`{"type":"array","contains":{"const":7},"maxContains":1,"items":{"type":"integer","minimum":6,"maximum":8},"minItems":5}`,
+		`{"type":"array","contains":{"minimum":5},"minContains":2,"maxContains":2,"items":{"type":"integer","minimum":0,"maximum":9},"minItems":6}`,
+		`{"type":"array","contains":{"type":"string"},"minContains":0,"items":{"type":"integer"},"minItems":1}`,
+		`{"type":"array","prefixItems":[{"type":"string"},{"type":"string"}],"contains":{"type":"integer"}}`,
+		`{"type":"object","properties":{"a":{}},"additionalProperties":false,"patternProperties":{"^x":{"type":"integer"}},"minProperties":3}`,
+		`{"type":"object","propertyNames":{"enum":["a","b","c"]},"minProperties":3}`,
+		`{"type":"object","propertyNames":{"minLength":5,"maxLength":6},"additionalProperties":{"type":"boolean"},"minProperties":2}`,
+		`{"type":"object","propertyNames":{"$ref":"#/$defs/n"},"$defs":{"n":{"pattern":"^k[0-9]$"}},"additionalProperties":{"type":"boolean"},"minProperties":2}`,
+		`{"type":"object","required":["x_a"],"patternProperties":{"^x_":{"type":"integer"}},"additionalProperties":false}`,
+		`{"type":"array","items":{"type":"boolean"},"uniqueItems":true,"minItems":2}`,
+		`{"type":"array","items":{"type":"integer","minimum":1,"maximum":3},"uniqueItems":true,"minItems":3}`,
+		`{"type":"array","items":{"type":"object","properties":{"k":{"enum":["a","b"]},"v":{"type":"boolean"}},"required":["k","v"],"additionalProperties":false},"uniqueItems":true,"minItems":4}`,
+		`{"type":"array","items":{"type":["null","boolean"]},"uniqueItems":true,"minItems":3}`,
+		`{"type":"string","allOf":[{"pattern":"^[a-z]+$"},{"pattern":"z"},{"minLength":4}]}`,
+		`{"type":"string","allOf":[{"pattern":"^ab"},{"pattern":"yz$"}]}`,
+		`{"type":"string","format":"email","maxLength":20}`,
+		`{"type":"string","format":"uuid","pattern":"^[0-9a-f-]{36}$"}`,
+		`{"type":"string","format":"date","pattern":"^2025"}`,
+		`{"type":"string","format":"uri","minLength":100}`,
+		`{"type":"string","format":"date-time","minLength":200}`,
+		`{"type":"integer","format":"int32"}`,
+		`{"type":"integer","format":"int64","minimum":3000000000}`,
+		`{"type":"number","format":"float"}`,
+		`{"type":"number","format":"double","exclusiveMinimum":0,"exclusiveMaximum":1}`,
+		`{"type":"string","format":"byte","contentEncoding":"base64"}`,
+		`{"type":"string","contentEncoding":"base64"}`,
+		`{"type":"string","contentMediaType":"application/json"}`,
+		`{"type":"string","format":"password","minLength":8}`,
+		`{"type":"string","format":"idn-hostname"}`,
+		`{"type":"string","format":"made-up"}`,
+		`{"type":"number","multipleOf":0.1,"minimum":0.05,"maximum":0.35}`,
+		`{"type":"number","multipleOf":7.5,"exclusiveMinimum":7.5,"exclusiveMaximum":22.5}`,
+		`{"type":"number","multipleOf":0.333}`,
+		`{"type":"integer","multipleOf":1000000007}`,
+		`{"type":"integer","multipleOf":1.5}`,
+		`{"type":["integer","string"],"minimum":5,"minLength":3}`,
+		`{"if":{"type":"integer"},"then":{"minimum":100},"else":{"type":"string","minLength":9}}`,
+		`{"type":"object","properties":{"country":{"enum":["US","NL"]},"zip":{"type":"string"}},"required":["country","zip"],"if":{"properties":{"country":{"const":"US"}}},"then":{"properties":{"zip":{"pattern":"^[0-9]{5}$"}}},"else":{"properties":{"zip":{"pattern":"^[0-9]{4} [A-Z]{2}$"}}}}`,
+		`{"type":"object","properties":{"a":{"type":"integer","minimum":0,"maximum":9}},"required":["a"],"if":{"properties":{"a":{"minimum":5}}},"then":{"required":["big"]},"else":{"required":["small"]}}`,
+		`{"allOf":[{"if":{"properties":{"t":{"const":1}}},"then":{"required":["one"]}},{"if":{"properties":{"t":{"const":2}}},"then":{"required":["two"]}}],"type":"object","properties":{"t":{"enum":[1,2,3]}},"required":["t"]}`,
+		`{"anyOf":[{"type":"object","properties":{"a":{"type":"integer"}},"required":["a"],"additionalProperties":false},{"type":"object","properties":{"b":{"$ref":"#"}},"required":["b"],"additionalProperties":false}]}`,
+		`{"type":"object","properties":{"a":{"allOf":[{"$ref":"#/$defs/x"},{"description":"y"}]}},"required":["a"],"$defs":{"x":{"type":"object","properties":{"n":{"type":"integer"}},"required":["n"]}}}`,
+		`{"const":null}`,
+		`{"type":"object","const":{"a":1}}`,
+		`{"enum":[null,1,"a",{"b":[]}],"type":["object","null"]}`,
+		`{"type":"object","properties":{"a":{"default":5,"type":"string"}},"required":["a"]}`,
+		`{"type":"object","minProperties":2,"maxProperties":2,"properties":{"a":{"type":"integer"},"b":{"type":"integer"},"c":{"type":"integer"}}}`,
+		`{"type":"object","properties":{"a":{"type":"integer"},"b":{"type":"integer"}},"dependentRequired":{"a":["b"]},"maxProperties":1}`,
+		`{"type":"array","items":{"$ref":"#/$defs/n"},"minItems":1,"$defs":{"n":{"type":"object","properties":{"c":{"type":"array","items":{"$ref":"#/$defs/n"}},"p":{"$ref":"#/$defs/n"}},"required":["c"]}}}`,
+		`{"type":"object","properties":{"a":{"$ref":"#/properties/b"},"b":{"type":"string","minLength":1}},"required":["a"]}`,
+		`{"$ref":"#/$defs/a%20b~1c","$defs":{"a b/c":{"type":"integer"}}}`,
+		`{"type":"object","properties":{"x":{"not":{}}}}`,
+		`{"type":"object","properties":{"a":true,"b":false},"required":["a"]}`,
+		`{"type":"array","maxItems":0,"items":{"type":"string"}}`,
+		`{"type":"string","pattern":"^(?i)abc[^\\s]$"}`,
+		`{"type":"string","pattern":"\\p{Lu}{3}"}`,
+		`{"type":"string","pattern":"^\\S+@\\S+$","format":"email"}`,
+		`{"type":"object","propertyNames":{"pattern":"^[A-Z]"},"properties":{"a":{"type":"string"},"B":{"type":"string"}}}`,
+		`{"type":"object","properties":{"total":{"type":"number","minimum":0},"tax":{"type":"number","maximum":-1}},"required":["total","tax"]}`,
+		`{"type":"array","items":[{"type":"string"},{"type":"integer"}],"$schema":"http://json-schema.org/draft-07/schema#","minItems":4,"additionalItems":{"type":"boolean"}}`,
 		`{"type":"string","examples":["as shown"]}`, `{"type":"integer","default":5}`, `{"type":"string","examples":[7],"format":"uuid"}`,
 	} {
 		s, err := schema.Compile([]byte(output))
@@ -335,7 +434,11 @@ func TestGaps(t *testing.T) {
 		{tool(t, `{"type":"array","items":{"type":"array","items":{"type":"array","minItems":900},"minItems":900},"minItems":900}`), "*", ""},
 		{tool(t, `{"type":"array","items":{"const":1},"uniqueItems":true,"minItems":2}`), "/1", "names no value"},
 		{tool(t, `{"type":"array","items":{"type":"boolean"},"uniqueItems":true,"minItems":3}`), "", "differ"},
-		{tool(t, `{"not":{}}`), "", "no value was found"},
+		{tool(t, `{"not":{}}`), "", "its schema allows nothing"},
+		{tool(t, `{"type":"object","properties":{"a":{"type":"string","not":{"type":"string"}}},"required":["a"]}`), "/a", "no type is left"},
+		{tool(t, `{"type":"object","required":["a","b"],"maxProperties":1}`), "", "more properties than it allows"},
+		{tool(t, `{"type":"array","items":{"type":"array","contains":{"const":1},"minContains":3,"maxItems":2},"minItems":1}`), "/0", "more items than it allows"},
+		{tool(t, `{"type":"object","properties":{"b":false},"required":["b"]}`), "", `the property "b" and does not allow it`},
 		{tool(t, `{"type":"object","properties":{"n":{"type":"integer"}},"required":["n"]}`, `{"n":"one"}`), "/n", "does not fit its output schema"},
 		{tool(t, "", `5x`), "", "not JSON"},
 		{tool(t, "", `[1] => {"a":1}`), "", "not a JSON object"},
@@ -428,7 +531,7 @@ func drawOutput(t *rapid.T, depth int) any {
 	if depth == 0 {
 		return json.RawMessage(rapid.SampledFrom(scalars).Draw(t, "scalar"))
 	}
-	switch rapid.IntRange(0, 5).Draw(t, "shape") {
+	switch rapid.IntRange(0, 10).Draw(t, "shape") {
 	case 0, 1:
 		properties := map[string]any{}
 		for range rapid.IntRange(0, 4).Draw(t, "properties") {
@@ -452,6 +555,23 @@ func drawOutput(t *rapid.T, depth int) any {
 		return map[string]any{rapid.SampledFrom([]string{"anyOf", "oneOf"}).Draw(t, "choice"): []any{drawOutput(t, depth-1), drawOutput(t, depth-1)}}
 	case 4:
 		return map[string]any{"type": "object", "additionalProperties": drawOutput(t, depth-1)}
+	case 5:
+		return map[string]any{"allOf": []any{drawOutput(t, depth-1), map[string]any{"not": drawOutput(t, 0)}}}
+	case 6:
+		return map[string]any{"if": drawOutput(t, 0), "then": drawOutput(t, depth-1), "else": drawOutput(t, depth-1)}
+	case 7:
+		return map[string]any{
+			"type": "object", "properties": map[string]any{"id": drawOutput(t, 0), "kind": drawOutput(t, depth-1)}, "unevaluatedProperties": rapid.Bool().Draw(t, "more"),
+			"dependentSchemas":  map[string]any{"id": map[string]any{"properties": map[string]any{"total": drawOutput(t, 0)}, "required": []string{"total"}}},
+			"dependentRequired": map[string]any{"kind": []string{"id"}}, "minProperties": rapid.IntRange(0, 3).Draw(t, "least"),
+		}
+	case 8:
+		return map[string]any{
+			"type": "array", "prefixItems": []any{drawOutput(t, 0)}, "contains": drawOutput(t, 0), "minContains": rapid.IntRange(0, 2).Draw(t, "least"), "maxContains": 2,
+			"items": drawOutput(t, 0), "uniqueItems": rapid.Bool().Draw(t, "unique"),
+		}
+	case 9:
+		return map[string]any{"type": "object", "patternProperties": map[string]any{"^x": drawOutput(t, depth-1)}, "propertyNames": map[string]any{"maxLength": 6}, "additionalProperties": rapid.Bool().Draw(t, "more")}
 	default:
 		return drawOutput(t, 0)
 	}
@@ -503,6 +623,7 @@ func TestAnswersFit(t *testing.T) {
 			t.Fatalf("the text is not the structured content: %s", got)
 		}
 	})
+	t.Logf("%d of %d schemas were answered", answered, asked)
 	if answered < asked*3/4 {
 		t.Errorf("only %d of %d schemas were answered", answered, asked)
 	}
@@ -621,4 +742,76 @@ func BenchmarkAnswer(b *testing.B) {
 			}
 		})
 	}
+}
+
+// TestRealSchemas: what tools, shops and this program's own API say of their arguments and
+// results can be made up, from any seed.
+func TestRealSchemas(t *testing.T) {
+	t.Parallel()
+	var all [][]byte
+	collect := func(raw []byte) {
+		var walk func(raw []byte)
+		walk = func(raw []byte) {
+			if items, err := wire.Elements(raw); err == nil {
+				for _, item := range items {
+					walk(item)
+				}
+				return
+			}
+			_ = wire.Each(raw, func(name string, value []byte) error {
+				switch name {
+				case "inputSchema", "outputSchema", "parameters", "schema":
+					if value[0] == '{' {
+						all = append(all, value)
+					}
+				default:
+					walk(value)
+				}
+				return nil
+			})
+		}
+		walk(raw)
+	}
+	files, err := filepath.Glob(filepath.Join("..", "demo", "tools", "*.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range append(files, filepath.Join("..", "openapi", "testdata", "shop.json"), filepath.Join("..", "twin", "testdata", "retail", "retail.json.gz")) {
+		raw, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(name, ".gz") {
+			z, err := gzip.NewReader(bytes.NewReader(raw))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if raw, err = io.ReadAll(z); err != nil {
+				t.Fatal(err)
+			}
+		}
+		collect(raw)
+	}
+	made := 0
+	for _, output := range all {
+		s, err := schema.Compile(output)
+		if err != nil {
+			continue // it refers to another part of its document
+		}
+		made++
+		for seed := range uint64(10) {
+			got, err := answerOf(sandbox.New(sandbox.Config{}), tool(t, string(output)), nil, wire.Stateless, seed, 0)
+			if err != nil {
+				t.Errorf("%s, seed %d: %v", output, seed, err)
+				break
+			}
+			if err := s.Validate([]byte(structured(t, string(got)))); err != nil {
+				t.Errorf("%s: %s: %v", output, got, err)
+			}
+		}
+	}
+	if made < 30 {
+		t.Errorf("only %d schemas of %d", made, len(all))
+	}
+	t.Logf("%d schemas of %d", made, len(all))
 }

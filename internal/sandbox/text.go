@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"bytes"
+	"encoding/base32"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
@@ -13,6 +14,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"sallyport/internal/wire"
 )
 
 // maxText is the longest text that is made up, in characters.
@@ -47,11 +50,13 @@ func (f *form) string(name string, d *dice) (string, error) {
 		}
 		for try := range 8 {
 			text := write(d.at("format" + strconv.Itoa(try)))
+			if short := least - utf8.RuneCountInString(text); short > 0 && endless[format.text] {
+				text += strings.Repeat("a", short)
+			}
 			if last = f.fitsText(text); last == nil {
 				return text, nil
 			}
 		}
-		return "", last
 	}
 	if patterns := f.each("pattern"); len(patterns) > 0 {
 		for try, reach := range []int{2, 4, 2, 4, 10, 40, max(least, 1), 2*least + 100} {
@@ -67,6 +72,16 @@ func (f *form) string(name string, d *dice) (string, error) {
 				if last = f.fitsText(text); last == nil {
 					return text, nil
 				}
+				// Two patterns may each speak of one end.
+				for _, other := range patterns {
+					if other == p {
+						continue
+					}
+					end, err := f.g.matching(other.text, reach, d.at("end"+strconv.Itoa(try)))
+					if err == nil && f.fitsText(text+end) == nil {
+						return text + end, nil
+					}
+				}
 				// A pattern without an end may be followed by anything.
 				if short := least - utf8.RuneCountInString(text); short > 0 {
 					if padded := text + strings.Repeat("a", short); f.fitsText(padded) == nil {
@@ -77,7 +92,15 @@ func (f *form) string(name string, d *dice) (string, error) {
 		}
 		return "", last
 	}
+	// A format is an annotation: a text of another form fits as well.
 	text := suited(name, d)
+	if encoded := f.each("contentEncoding"); len(encoded) > 0 {
+		if write, known := encodings[encoded[0].text]; known {
+			text = write(d)
+		}
+	} else if media := f.each("contentMediaType"); len(media) > 0 && strings.HasSuffix(media[0].text, "json") {
+		text = `{"id":"` + letters(d, lower32, 12) + `"}`
+	}
 	if len(text) < least {
 		long := bytes.NewBufferString(text)
 		for long.Len() < least {
@@ -91,6 +114,13 @@ func (f *form) string(name string, d *dice) (string, error) {
 		if i := strings.LastIndexByte(text, ' '); i >= least && i > 0 {
 			text = text[:i]
 		}
+	}
+	// Where it is one that may not be, others of the same length may.
+	for try := range 12 {
+		if !f.barred(wire.AppendString(nil, text)) {
+			break
+		}
+		text = letters(d, pick(d, []string{"ABCDEFGHJKLMNPQRSTUVWXYZ", "0123456789", lower32, "-_."}), max(least, min(len(text), 1+try)))
 	}
 	return text, f.fitsText(text)
 }
@@ -157,7 +187,8 @@ func link(d *dice) string {
 	return "https://" + host(d) + "/" + pick(d, nouns) + "s/" + letters(d, lower32, 8)
 }
 
-// formats are those of JSON Schema 2020-12, section 7.3, and a few in wide use.
+// formats are those of JSON Schema 2020-12, section 7.3, and those in wide use: of the
+// OpenAPI Format Registry, and numbers that are texts.
 var formats = map[string]func(d *dice) string{
 	"date-time": func(d *dice) string { return instant(d).Format(time.RFC3339) },
 	"date":      func(d *dice) string { return instant(d).Format(time.DateOnly) },
@@ -176,9 +207,34 @@ var formats = map[string]func(d *dice) string{
 	"relative-json-pointer": func(d *dice) string {
 		return strconv.Itoa(d.below(3)) + "/" + pick(d, nouns)
 	},
+	"password": func(d *dice) string { return letters(d, lower32, 16) },
+	"int64":    func(d *dice) string { return strconv.Itoa(d.between(1, 1_000_000)) },
+	"uint64":   func(d *dice) string { return strconv.Itoa(d.between(1, 1_000_000)) },
+	"decimal": func(d *dice) string {
+		return strconv.Itoa(d.between(1, 999)) + "." + letters(d, "0123456789", 2)
+	},
+	"base64url": func(d *dice) string { return base64.RawURLEncoding.EncodeToString([]byte(pick(d, sentences))) },
+	"http-date": func(d *dice) string { return instant(d).Format("Mon, 02 Jan 2006 15:04:05 GMT") },
+	"media-range": func(d *dice) string {
+		return pick(d, []string{"application/json", "text/plain", "image/png"})
+	},
+	"commonmark": sentence, "html": func(d *dice) string { return "<p>" + sentence(d) + "</p>" },
+	"char":   func(d *dice) string { return letters(d, "abcdefghijklmnopqrstuvwxyz", 1) },
 	"regex":  func(d *dice) string { return "^" + pick(d, nouns) + "$" },
 	"byte":   func(d *dice) string { return base64.StdEncoding.EncodeToString([]byte(pick(d, sentences))) },
 	"binary": func(d *dice) string { return base64.StdEncoding.EncodeToString([]byte(pick(d, sentences))) },
+}
+
+// endless are the formats of texts that may go on.
+var endless = map[string]bool{"uri": true, "iri": true, "url": true, "uri-reference": true, "iri-reference": true, "json-pointer": true, "password": true}
+
+// encodings are those of contentEncoding (JSON Schema Validation 2020-12, section 8.3).
+var encodings = map[string]func(d *dice) string{
+	"base64":           formats["byte"],
+	"base64url":        func(d *dice) string { return base64.URLEncoding.EncodeToString([]byte(pick(d, sentences))) },
+	"base32":           func(d *dice) string { return base32.StdEncoding.EncodeToString([]byte(pick(d, nouns))) },
+	"base16":           func(d *dice) string { return strings.ToUpper(hex.EncodeToString([]byte(pick(d, nouns)))) },
+	"quoted-printable": func(d *dice) string { return pick(d, sentences) },
 }
 
 // hints go by the last word of a property's name.

@@ -18,6 +18,7 @@ type value struct {
 	names   []string
 	members map[string]*value
 	items   []*value
+	never   *value // of a schema made here: a keyword that what is made may not meet
 }
 
 // parse reads one JSON value of bounded depth.

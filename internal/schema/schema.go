@@ -128,6 +128,9 @@ type Invalid struct {
 	Message string
 	// Expected is what is wanted, without anything of the value.
 	Expected string
+
+	listed  bool // it is none of the values that are listed
+	lacking bool // it is an object that lacks a property
 }
 
 func (e *Invalid) Error() string {

@@ -84,6 +84,29 @@ func TestReasons(t *testing.T) {
 	}
 }
 
+// Where no form fits, the reason is about the one that is meant.
+func TestFormMeant(t *testing.T) {
+	t.Parallel()
+	s := compile(t, `{"oneOf":[
+		{"properties":{"kind":{"const":"all"},"name":{"const":""}},"required":["kind"]},
+		{"properties":{"kind":{"const":"run"},"name":{"type":"string","pattern":"^run_"}},"required":["kind","name"]},
+		{"properties":{"kind":{"const":"tool"},"name":{"type":"string","pattern":"/"},"of":{"type":"object","properties":{"x":{"type":"integer"}}}},"required":["kind","name"]},
+		{"type":"string"}]}`)
+	for value, want := range map[string]string{
+		`{"kind":"run","name":"7"}`:                   `/name: want text that matches ^run_, got string "7"`,
+		`{"name":"7","kind":"run"}`:                   `/name: want text that matches ^run_, got string "7"`,
+		`{"kind":"run"}`:                              `missing required property "name" (string)`,
+		`{"kind":"tool","name":"a/b","of":{"x":"1"}}`: `/of/x: want integer, got string "1"`,
+		`{"kind":"other","name":"7"}`:                 `/kind: want "all", or "run", or "tool", got string "other"`,
+		`{"kind":"all","name":"7"}`:                   `/name: want "", got string "7"`,
+		`{"kind":"tool","name":"all","mode":"x"}`:     `/name: want text that matches /, got string "all"`,
+	} {
+		if err := s.Validate([]byte(value)); err == nil || err.Error() != want {
+			t.Errorf("%s:\n got %v\nwant %s", value, err, want)
+		}
+	}
+}
+
 func TestKeywords(t *testing.T) {
 	t.Parallel()
 	const draft7 = `"$schema":"http://json-schema.org/draft-07/schema#",`

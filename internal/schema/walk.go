@@ -45,7 +45,10 @@ func (w *walk) visit(n *node, i, depth int) int {
 		}
 	}
 	if n.values != nil && !w.among(n, i) {
-		return w.wrong(i, n.listed)
+		if w.wrong(i, n.listed); w.why != nil && w.why.Expected == n.listed {
+			w.why.listed = true
+		}
+		return -1
 	}
 	end := -1
 	if n.ref != nil {
@@ -118,7 +121,7 @@ func (w *walk) quietly(n *node, i, depth int) bool {
 }
 
 // fitting counts the subschemas that fit, up to enough. Where none does, the
-// reason is that of the one that came furthest into the value.
+// reason is that of the one that came nearest to it.
 func (w *walk) fitting(subs []*node, enough, i, depth int) int {
 	count := 0
 	for _, sub := range subs {
@@ -131,30 +134,68 @@ func (w *walk) fitting(subs []*node, enough, i, depth int) int {
 	if count > 0 || !w.explain || w.broken != "" {
 		return count
 	}
-	var best *Invalid
-	var here []string
+	var nearest []*Invalid
 	at, level := w.pointer(), len(w.path)
 	for _, sub := range subs {
 		w.why = nil
 		w.visit(sub, i, depth)
 		w.path = w.path[:level]
-		if w.why == nil {
-			continue
+		switch {
+		case w.why == nil:
+		case len(nearest) == 0 || w.why.near() > nearest[0].near():
+			nearest = []*Invalid{w.why}
+		case w.why.near() == nearest[0].near():
+			nearest = append(nearest, w.why)
 		}
-		if w.why.Pointer == at && !slices.Contains(here, w.why.Expected) {
-			here = append(here, w.why.Expected)
+	}
+	// What tells forms apart is wrong in many of them; what is wrong in few is meant.
+	complaints := func(e *Invalid) int {
+		n := 0
+		for _, other := range nearest {
+			if other.Pointer == e.Pointer {
+				n++
+			}
 		}
-		if best == nil || strings.Count(w.why.Pointer, "/") > strings.Count(best.Pointer, "/") {
+		return n
+	}
+	var best *Invalid
+	for _, e := range nearest {
+		if best == nil || e.listed && complaints(e) < complaints(best) {
+			best = e
+		}
+	}
+	var alike []string // what is wanted at the same place
+	for _, e := range nearest {
+		if e.Pointer == best.Pointer && (e.Pointer == at || e.listed) && !slices.Contains(alike, e.Expected) {
+			alike = append(alike, e.Expected)
+		}
+	}
+	if len(alike) > 1 {
+		all := strings.Join(alike, ", or ")
+		if got, ok := strings.CutPrefix(best.Message, "want "+best.Expected+", got "); ok && best.listed {
+			best.Message, best.Expected = "want "+all+", got "+got, all
+		} else {
+			w.why = nil
+			w.wrong(i, all)
 			best = w.why
 		}
 	}
-	if best != nil && best.Pointer == at && len(here) > 1 {
-		w.why = nil
-		w.wrong(i, strings.Join(here, ", or "))
-		best = w.why
-	}
 	w.why = best
 	return 0
+}
+
+// near grows with how much of a form a value meets: what is wrong further inside is
+// nearer. A member with none of the values listed makes another form of it, more often
+// than not; one that is missing does not.
+func (e *Invalid) near() int {
+	n := 2 * strings.Count(e.Pointer, "/")
+	if e.lacking {
+		n += 2
+	}
+	if !e.listed {
+		n++
+	}
+	return n
 }
 
 func (w *walk) object(n *node, i, depth int) int {
@@ -743,7 +784,10 @@ func (w *walk) missing(n *node, i int) int {
 	if len(names) > 1 {
 		what = "properties "
 	}
-	return w.fail(i, what+strings.Join(names, ", "), "missing required "+what+strings.Join(wants, ", "))
+	if w.fail(i, what+strings.Join(names, ", "), "missing required "+what+strings.Join(wants, ", ")); w.why != nil {
+		w.why.lacking = true
+	}
+	return -1
 }
 
 func (w *walk) tooMuch() int {

@@ -1,6 +1,7 @@
 package scrub
 
 import (
+	"iter"
 	"strings"
 
 	"sallyport/internal/detect"
@@ -19,10 +20,8 @@ type place struct {
 
 func (p *place) add(pointer string, r *rule) {
 	at := p
-	if pointer != "" {
-		for step := range strings.SplitSeq(pointer[1:], "/") {
-			at = at.kid(step)
-		}
+	for step := range written(pointer) {
+		at = at.kid(step)
 	}
 	at.rule = r
 }
@@ -78,15 +77,17 @@ func (p *place) find(steps []string) *rule {
 	return nil
 }
 
+// written are the steps of a pointer as they are written there.
+func written(pointer string) iter.Seq[string] {
+	if pointer == "" {
+		return func(func(string) bool) {}
+	}
+	return strings.SplitSeq(pointer[1:], "/")
+}
+
 // stepsOf splits a pointer.
 func stepsOf(room []string, pointer string) []string {
-	for len(pointer) > 0 {
-		pointer = pointer[1:]
-		step := pointer
-		if i := strings.IndexByte(pointer, '/'); i >= 0 {
-			step = pointer[:i]
-		}
-		pointer = pointer[len(step):]
+	for step := range written(pointer) {
 		room = append(room, unescapeStep(step))
 	}
 	return room
@@ -129,13 +130,7 @@ func shared(a, b string) int {
 // general appends a pointer as a report may have it: an index, and a name that may be
 // somebody's, is a *.
 func general(dst []byte, pointer string) []byte {
-	for len(pointer) > 0 {
-		pointer = pointer[1:]
-		step := pointer
-		if i := strings.IndexByte(pointer, '/'); i >= 0 {
-			step = pointer[:i]
-		}
-		pointer = pointer[len(step):]
+	for step := range written(pointer) {
 		dst = append(dst, '/')
 		if plain(step) {
 			dst = append(dst, step...)

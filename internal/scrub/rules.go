@@ -66,6 +66,9 @@ type Rules struct {
 	// Classes is what becomes of what detectors find, by class or kind; it is never
 	// Keep: only a place can be kept.
 	Classes map[string]Action
+	// Kept are classes of which what detectors find is counted and stays. It wins over
+	// Classes, and is not for files: there only a place can be kept.
+	Kept []string
 	// Subject is whom the dates of a record belong to: a column or member, or a pointer
 	// if it begins with a slash. The dates of one subject move by the same number of
 	// days. Without it each date moves for itself, and intervals are lost.
@@ -91,6 +94,9 @@ func (r *Rules) Digest() string {
 	}
 	for _, class := range slices.Sorted(maps.Keys(r.Classes)) {
 		fmt.Fprintf(h, "class %q %v\n", class, r.Classes[class])
+	}
+	for _, class := range slices.Sorted(slices.Values(r.Kept)) {
+		fmt.Fprintf(h, "kept %q\n", class)
 	}
 	return "sha256:" + hex.EncodeToString(h.Sum(nil))
 }
@@ -156,6 +162,11 @@ func (r *Rules) check() error {
 			return fmt.Errorf("rule for class %s: a class is not kept as a whole: declare the columns or pointers to keep", class)
 		case a < Pseudonymise || a > Drop:
 			return fmt.Errorf("rule for class %s: no action: write pseudonymise, redact or drop", class)
+		}
+	}
+	for _, class := range r.Kept {
+		if !validClass(class) {
+			return fmt.Errorf("kept: there is no class %q: write one of %s", class, strings.Join(Classes(), ", "))
 		}
 	}
 	if strings.HasPrefix(r.Subject, "/") {
@@ -333,7 +344,7 @@ func (r *Rules) readSchema(name string, read func(string) ([]byte, error)) error
 	if err != nil {
 		return err
 	}
-	found, err := schemaRules(text)
+	found, err := SchemaRules(text)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
@@ -345,10 +356,10 @@ func (r *Rules) readSchema(name string, read func(string) ([]byte, error)) error
 	return nil
 }
 
-// schemaRules returns what the x-data-class keywords of a JSON Schema declare: a class,
+// SchemaRules returns what the x-data-class keywords of a JSON Schema declare: a class,
 // an action, or an object with both. It describes one record; that of an array is taken
 // for that of its elements. It follows $ref within the document.
-func schemaRules(text []byte) (map[string]Rule, error) {
+func SchemaRules(text []byte) (map[string]Rule, error) {
 	var root any
 	if err := json.Unmarshal(text, &root); err != nil {
 		return nil, fmt.Errorf("not a JSON Schema: %w", err)

@@ -75,6 +75,13 @@ func New(key [32]byte, rules *Rules) (*Scrubber, error) {
 			s.actions[kind] = action
 		}
 	}
+	for _, class := range rules.Kept {
+		kind, _ := ident.ParseKind(class)
+		s.actions[kind] = Keep
+		for _, kind := range groups[class] {
+			s.actions[kind] = Keep
+		}
+	}
 	for name, r := range rules.Columns {
 		s.columns[name] = lookUp(r)
 	}
@@ -213,6 +220,9 @@ func (s *Scrubber) json(dst, doc []byte, in around, depth int, t *Tally) ([]byte
 	var fault error // of what is done with leaves
 	err := s.scanner.ScanJSONUnder(doc, in.key, func(l *detect.Leaf) error {
 		t.Leaves++
+		if t.Look != nil {
+			t.Look(l)
+		}
 		v := leaf{text: l.Text, kind: l.Type, isName: l.IsName, key: l.Key, findings: l.Findings}
 		if places || len(l.Findings) > 0 || s.Finder != nil {
 			v.place = in.place + l.Pointer()
@@ -489,7 +499,7 @@ func (w *work) value(v *leaf) (int, error) {
 		if v.kind == 0 && v.place != "" {
 			in.place = "/" + escapeStep(v.place)
 		}
-		t := Tally{Seen: w.t.Seen}
+		t := Tally{Seen: w.t.Seen, Look: w.t.Look}
 		out, err := w.s.json(w.out[:0], v.text, in, w.depth+1, &t)
 		if err == nil {
 			w.t.Add(&t)
@@ -524,7 +534,7 @@ func (w *work) changed(from []byte) int {
 func (w *work) declared(v *leaf) int {
 	r := v.rule
 	if r.Action == Keep {
-		w.count(v, r.Class, Keep.String())
+		w.kept(v, r.kind, r.Class, v.text)
 		return stays
 	}
 	if len(v.text) == 0 && v.kind != '0' {
@@ -596,6 +606,11 @@ func (w *work) splice(dst, text []byte, findings []detect.Finding, v *leaf, dept
 			}
 			continue
 		}
+		if action == Keep {
+			dst = append(dst, run...)
+			w.kept(v, f.Kind, class, run)
+			continue
+		}
 		at := len(dst)
 		switch action {
 		case Drop:
@@ -631,11 +646,24 @@ func (w *work) rewrap(dst, run []byte, f detect.Finding, v *leaf, depth int) ([]
 			return append(dst, detect.Wrap(f.Encoding, out, run)...), nil
 		}
 	}
+	if w.s.actions[f.Kind] == Keep {
+		w.count(v, f.Kind.Class(), Keep.String())
+		return append(dst, run...), nil
+	}
 	at := len(dst)
 	dst = appendRedacted(dst, f.Kind.String())
 	w.count(v, f.Kind.Class(), Redact.String())
 	w.saw(f.Kind, run, dst[at:])
 	return dst, nil
+}
+
+// kept counts a value that stays; a pseudonym is nobody's.
+func (w *work) kept(v *leaf, kind ident.Kind, class string, value []byte) {
+	if kind != 0 && w.s.domain.Recognises(kind, value) {
+		w.count(v, class, already)
+		return
+	}
+	w.count(v, class, Keep.String())
 }
 
 func (w *work) saw(kind ident.Kind, original, became []byte) {

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 
+	"sallyport/internal/detect"
 	"sallyport/internal/ident"
 )
 
@@ -36,6 +37,10 @@ type Tally struct {
 	// Seen, if not nil, is called with every value that became something else, as it
 	// stood in its text, and what it became. Neither may be kept.
 	Seen func(kind ident.Kind, original, became []byte)
+
+	// Look, if not nil, is called with every leaf of a document and of the documents that
+	// are opened in it, before anything is done with it. It may not be kept.
+	Look func(l *detect.Leaf)
 
 	counts map[cell]int64
 	places map[string]bool

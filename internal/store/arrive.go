@@ -133,9 +133,7 @@ func (e *postgres) insert(ctx context.Context, s *Store, records []*sealed) (wri
 		WHERE c.epoch = $3 AND m.start = $1 AND m.ended = 0 AND pg_backend_pid() = $4`,
 		e.start.Load(), e.next, s.judge, e.pid, runs, bodies, payloads)
 	if ids, integrity, confidentiality := raised(records); len(ids) > 0 { // if the records are there
-		b.Queue(`UPDATE runs SET integrity = least(runs.integrity, v.i), confidentiality = greatest(runs.confidentiality, v.c)
-			FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS v (id, i, c)
-			WHERE runs.id = v.id AND EXISTS (SELECT 1 FROM arrivals WHERE start = $4 AND n = $5)`, ids, integrity, confidentiality, e.start.Load(), e.next)
+		b.Queue(raises+` AND EXISTS (SELECT 1 FROM arrivals WHERE start = $4 AND n = $5)`, ids, integrity, confidentiality, e.start.Load(), e.next)
 	}
 	err = s.conn.Raw(func(driver any) (err error) {
 		sent := driver.(*stdlib.Conn).Conn().SendBatch(ctx, b)
@@ -156,6 +154,10 @@ func (e *postgres) insert(ctx context.Context, s *Store, records []*sealed) (wri
 	}
 	return written, nil
 }
+
+// raises joins labels to what runs know.
+const raises = `UPDATE runs SET integrity = least(runs.integrity, v.i), confidentiality = greatest(runs.confidentiality, v.c)
+	FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS v (id, i, c) WHERE runs.id = v.id`
 
 func columns(records []*sealed) (runs []string, bodies, payloads [][]byte) {
 	runs, bodies, payloads = make([]string, len(records)), make([][]byte, len(records)), make([][]byte, len(records))
@@ -182,8 +184,8 @@ func raised(records []*sealed) (ids []string, integrity, confidentiality []int64
 	}
 	slices.Sort(ids)
 	for _, id := range ids {
-		l := labels[sallyport.RunID(id)]
-		integrity, confidentiality = append(integrity, int64(l.Integrity)), append(confidentiality, int64(l.Confidentiality))
+		i, c := levels(labels[sallyport.RunID(id)])
+		integrity, confidentiality = append(integrity, i), append(confidentiality, c)
 	}
 	return ids, integrity, confidentiality
 }
@@ -208,8 +210,17 @@ func (e *postgres) change(ctx context.Context, s *Store, batch []*op, results []
 	if err := e.there(ctx, s); err != nil {
 		return err
 	}
+	if slices.ContainsFunc(batch, func(o *op) bool { return o.fence != nil }) {
+		// What is decided from here on waits until this has ended, or finds it: see Confirm.
+		if err := e.reload(ctx, s); err != nil {
+			return err
+		}
+	}
 	var records []*sealed
 	for i, o := range batch {
+		if results[i] = s.stops(o); results[i] != nil {
+			continue
+		}
 		var all error
 		if results[i], all = t.change(o.changes); all != nil {
 			return all
@@ -229,6 +240,11 @@ func (e *postgres) change(ctx context.Context, s *Store, batch []*op, results []
 		e.start.Load(), e.next, runs, bodies, payloads)
 	if err != nil {
 		return fmt.Errorf("records from %d: %w", e.next, err)
+	}
+	if ids, integrity, confidentiality := raised(records); len(ids) > 0 {
+		if err := t.exec(raises, ids, integrity, confidentiality); err != nil {
+			return err
+		}
 	}
 	if err := s.fault("commit"); err != nil {
 		return err

@@ -152,6 +152,24 @@ func (t *transaction) changeOne(c control.Change) error {
 	case control.Settle:
 		none := sallyport.Refuse(sallyport.NotFound, "no unknown outcome of "+string(c.Call)+" is waiting to be settled", "status lists the unknown outcomes")
 		return t.affect(none, `DELETE FROM intents WHERE call = $1 AND boot = ''`, string(c.Call))
+	case control.PutApproval:
+		return t.putApproval(&c.Approval)
+	case control.MoveApproval:
+		return t.moveApproval(c)
+	case control.UseApproval:
+		return t.useApproval(c)
+	case control.TellApproval:
+		return t.tellApproval(c)
+	case control.MoveNotice:
+		return t.moveNotice(c)
+	case control.DropNotice:
+		return t.exec(`DELETE FROM notices WHERE id = $1`, c.ID)
+	case control.DropNotices:
+		return t.exec(`DELETE FROM notices WHERE made < $1`, micros(c.Before))
+	case control.PutOriginals:
+		return t.putOriginals(c)
+	case control.DropOriginals:
+		return t.exec(`DELETE FROM vault WHERE at IN (SELECT at FROM vault WHERE expires < $1 LIMIT 1000)`, micros(c.Before))
 	case control.PutAnswer:
 		return t.putAnswer(c.Answer)
 	case control.DropAnswers:
@@ -174,11 +192,12 @@ func (t *transaction) putRun(r sallyport.Run) error {
 		return err
 	}
 	taken := sallyport.Refuse(sallyport.Conflict, "the key has another run already", "call again")
+	integrity, confidentiality := levels(r.Labels)
 	return t.affect(taken, `INSERT INTO runs (id, agent, release, stage, state, implicit, opened_by, envelope, opened, last_call, closed, integrity, confidentiality, calls, close)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0, $11, $12, $13, '') ON CONFLICT DO NOTHING`,
 		string(r.ID), string(r.Agent), string(r.Release), int64(r.Stage), int64(r.State), r.Implicit, string(r.OpenedBy),
 		sealBytes(key, envelope, []byte(r.ID)), micros(r.Opened), micros(r.LastCall),
-		int64(r.Labels.Integrity), int64(r.Labels.Confidentiality), r.Calls)
+		integrity, confidentiality, r.Calls)
 }
 
 func (t *transaction) endRun(c control.EndRun) error {
@@ -205,4 +224,16 @@ func roleText(roles []sallyport.Role) string {
 		names[i] = r.String()
 	}
 	return strings.Join(names, " ")
+}
+
+// rolesOf reads what roleText has written.
+func rolesOf(text string) (roles []sallyport.Role, err error) {
+	for name := range strings.FieldsSeq(text) {
+		var r sallyport.Role
+		if err := r.UnmarshalText([]byte(name)); err != nil {
+			return nil, err
+		}
+		roles = append(roles, r)
+	}
+	return roles, nil
 }

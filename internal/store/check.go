@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -163,7 +164,7 @@ func (c *checking) checkPayload(seq int64, r *audit.Record, payload []byte) {
 		c.say(seq, "record %d: its payload does not open: it is another's, or was altered", seq)
 		return
 	}
-	if len(p.Arguments) > 0 && audit.Commit(p.Salt, p.Arguments) != r.Arguments || len(p.Result) > 0 && audit.Commit(p.Salt, p.Result) != r.Result {
+	if len(p.Arguments) > 0 && audit.Commit(p.Salt, p.Arguments) != cmp.Or(r.ArgumentsSent, r.Arguments) || len(p.Result) > 0 && audit.Commit(p.Salt, p.Result) != cmp.Or(r.ResultSent, r.Result) {
 		c.say(seq, "record %d: its payload is not what the record commits to", seq)
 	}
 }
@@ -377,9 +378,11 @@ func (c *checking) checkPersons() error {
 func (c *checking) checkRuns() error {
 	err := c.each(`SELECT id, agent, release, stage, opened_by, state, integrity, confidentiality FROM runs ORDER BY id`, func(scan func(...any) error) error {
 		var r sallyport.Run
-		if err := scan(&r.ID, &r.Agent, &r.Release, &r.Stage, &r.OpenedBy, &r.State, &r.Labels.Integrity, &r.Labels.Confidentiality); err != nil {
+		var integrity, confidentiality int64
+		if err := scan(&r.ID, &r.Agent, &r.Release, &r.Stage, &r.OpenedBy, &r.State, &integrity, &confidentiality); err != nil {
 			return err
 		}
+		r.Labels = labelsOf(integrity, confidentiality)
 		want := c.runs[r.ID]
 		delete(c.runs, r.ID)
 		switch {

@@ -23,6 +23,8 @@ type dialect struct {
 	patience   time.Duration  // for one transaction that writes; zero is without end
 	progress   string         // the table that says how far what follows from records is written down
 	sequences  bool           // records get their place when they are written, not later
+	forUpdate  string         // after a SELECT: nobody else changes the rows before the transaction ends
+	skipLocked string         // as forUpdate, but leaves out rows that somebody has
 	waiting    string         // reads run, body and payload of the records without a place, in about their order
 }
 

@@ -140,7 +140,22 @@ func (d *delta) bounds() (integrity, confidentiality int64) {
 	if d.labels == (sallyport.Labels{}) {
 		return 255, 0
 	}
-	return int64(d.labels.Integrity), int64(d.labels.Confidentiality)
+	return levels(d.labels)
+}
+
+// levels are labels as the tables have them. An integrity of 0, below all others, stands
+// for what is untrusted and suspected: so the lower of two is what both together are.
+func levels(l sallyport.Labels) (integrity, confidentiality int64) {
+	if l.Suspected {
+		return 0, int64(l.Confidentiality)
+	}
+	return int64(max(l.Integrity, sallyport.Untrusted)), int64(l.Confidentiality)
+}
+
+func labelsOf(integrity, confidentiality int64) sallyport.Labels {
+	l := sallyport.Labels{Integrity: sallyport.Integrity(max(integrity, int64(sallyport.Untrusted))), Confidentiality: sallyport.Confidentiality(confidentiality)}
+	l.Suspected = integrity == 0
+	return l
 }
 
 // sequence gives records their places in the tree, and knows what follows from them.

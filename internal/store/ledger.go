@@ -15,6 +15,7 @@ import (
 
 	"sallyport"
 	"sallyport/internal/audit"
+	"sallyport/internal/control"
 	"sallyport/internal/gateway"
 )
 
@@ -24,7 +25,11 @@ func (s *Store) Intend(_ context.Context, e *gateway.Entry) error {
 	if err != nil {
 		return err
 	}
-	err = s.do(&op{records: []sealed{made}, fence: &e.Target})
+	o := &op{records: []sealed{made}, fence: &e.Target}
+	if a := e.Use; a != nil {
+		o.changes = append(o.changes, control.UseApproval{ID: a.ID, Was: a.Version, Call: e.Record.Call, At: s.Now()})
+	}
+	err = s.do(o)
 	var halted *HaltedError
 	if errors.As(err, &halted) {
 		return sallyport.Refuse(sallyport.Halted, "an operator has stopped this: "+halted.Halt.Reason, "stop the task and tell the person you work for")
@@ -39,9 +44,17 @@ func (s *Store) Intend(_ context.Context, e *gateway.Entry) error {
 // Conclude implements [gateway.Ledger].
 func (s *Store) Conclude(_ context.Context, e *gateway.Entry) error {
 	made, err := s.seal(e.Record, &e.Payload)
+	var changes []control.Change
+	if err == nil {
+		changes, err = s.originals(e)
+	}
 	if err == nil {
 		made.raises = s.runs.learns(made.run, made.says.labels)
-		err = s.do(&op{records: []sealed{made}})
+		o := &op{records: []sealed{made}, changes: changes}
+		if a := e.Ask; a != nil {
+			o.changes = append(o.changes, control.PutApproval{Approval: control.Approval{Approval: a.Approval, Arguments: a.Arguments, Facts: a.Facts}})
+		}
+		err = s.do(o)
 	}
 	if err != nil && e.Record.Access != sallyport.Read {
 		u := unknownCall(e.Record)

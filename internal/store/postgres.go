@@ -27,7 +27,7 @@ import (
 var postgresDialect = dialect{
 	goose: goose.DialectPostgres, migrations: "migrations/postgres", patience: 10 * time.Second,
 	snapshot: &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead},
-	progress: "sequence",
+	progress: "sequence", forUpdate: " FOR UPDATE", skipLocked: " FOR UPDATE SKIP LOCKED",
 	waiting: `SELECT a.run, a.body, a.payload FROM replicas r JOIN placed p ON p.start = r.start JOIN arrivals a ON a.start = r.start AND a.n >= p.n
 		WHERE NOT r.done ORDER BY a.epoch, a.at, a.start, a.n`,
 }
@@ -64,10 +64,12 @@ type postgres struct {
 
 	hearing
 	leading
-	fresh  chan *freshRun
-	quit   context.CancelFunc
-	ending <-chan struct{} // closed by quit
-	all    sync.WaitGroup  // the goroutines beside the one that writes
+	fresh chan *freshRun
+	// spending has one for each transaction with counters that is under way.
+	spending chan struct{}
+	quit     context.CancelFunc
+	ending   <-chan struct{} // closed by quit
+	all      sync.WaitGroup  // the goroutines beside the one that writes
 }
 
 const (
@@ -130,7 +132,7 @@ func (e *postgres) open(ctx context.Context, s *Store) error {
 	if err := e.parse(); err != nil {
 		return err
 	}
-	e.born, e.fresh, e.wake = time.Now(), make(chan *freshRun, 4096), make(chan struct{}, 1)
+	e.born, e.fresh, e.wake, e.spending = time.Now(), make(chan *freshRun, 4096), make(chan struct{}, 1), make(chan struct{}, mostSpending)
 	s.writer = stdlib.OpenDB(*e.settings("sallyport "+s.boot, working))
 	s.writer.SetMaxOpenConns(8) // one writes, one leads; the others stand at the fence, look for who is gone, and take shares of budgets
 	s.writer.SetMaxIdleConns(4)

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"sallyport"
 	"sallyport/internal/audit"
@@ -289,13 +288,16 @@ func (s *Store) Simulated(ctx context.Context, run sallyport.RunID, world sallyp
 		if r.Kind != audit.Outcome || r.World != world || r.Grade == 0 || r.Number < int64(from) || r.Number >= int64(to) {
 			continue
 		}
-		past := sallyport.PastCall{Number: int(r.Number), Upstream: r.Upstream, Tool: r.Tool}
+		past := sallyport.PastCall{Number: int(r.Number), Upstream: r.Upstream, Tool: r.Tool, Access: r.Access, Opaque: r.Opaque}
 		if l.Payload == nil {
 			if r.Arguments != "" {
 				return nil, erased(run)
 			}
 		} else {
 			past.Args = l.Payload.Arguments
+			if r.Binding == sallyport.Shadow && r.Refusal == nil && r.Result == audit.Commit(l.Payload.Salt, l.Payload.Result) {
+				past.Result = l.Payload.Result
+			}
 		}
 		out = append(out, past)
 	}
@@ -466,11 +468,6 @@ func (s *Store) Key(ctx context.Context, hash [32]byte) (*control.Key, error) {
 	return &keys[0], nil
 }
 
-// Keys lists the keys that are not run tokens, newest first.
-func (s *Store) Keys(ctx context.Context) ([]control.Key, error) {
-	return queryKeys(ctx, s.readers, keyColumns+`WHERE run = '' ORDER BY made DESC, id`)
-}
-
 func queryKeys(ctx context.Context, q querier, query string, args ...any) ([]control.Key, error) {
 	var out []control.Key
 	err := each(ctx, q, query, func(scan func(...any) error) error {
@@ -513,12 +510,9 @@ func (s *Store) queryPersons(ctx context.Context, where string, args ...any) ([]
 		if err := scan(&p.ID, &roles); err != nil {
 			return err
 		}
-		for _, name := range strings.Fields(roles) {
-			var r sallyport.Role
-			if err := r.UnmarshalText([]byte(name)); err != nil {
-				return fmt.Errorf("person %s: %w", p.ID, err)
-			}
-			p.Roles = append(p.Roles, r)
+		var err error
+		if p.Roles, err = rolesOf(roles); err != nil {
+			return fmt.Errorf("person %s: %w", p.ID, err)
 		}
 		out = append(out, p)
 		return nil

@@ -450,9 +450,10 @@ type freshRun struct {
 	id   sallyport.RunID
 	done chan error
 
-	state  sallyport.RunState
-	labels sallyport.Labels
-	calls  int
+	state     sallyport.RunState
+	labels    sallyport.Labels
+	calls     int
+	elsewhere int // records of it that other starts of the program have written
 }
 
 // readRun reads what a run knows and how it stands now, which another replica may have
@@ -526,16 +527,19 @@ func (s *Store) readRuns(ctx context.Context, wanted []*freshRun) error {
 		}
 		byID[r.id] = append(byID[r.id], r)
 	}
-	err := each(ctx, s.prompt, `SELECT id, state, integrity, confidentiality, CASE WHEN stage = 1 THEN reserved ELSE calls END FROM runs WHERE id = ANY($1)`, func(scan func(...any) error) error {
+	err := each(ctx, s.prompt, `SELECT id, state, integrity, confidentiality, CASE WHEN stage = 1 THEN reserved ELSE calls END,
+		(SELECT count(*) FROM arrivals WHERE run = id AND start <> $2) FROM runs WHERE id = ANY($1)`, func(scan func(...any) error) error {
 		var r freshRun
-		if err := scan(&r.id, &r.state, &r.labels.Integrity, &r.labels.Confidentiality, &r.calls); err != nil {
+		var integrity, confidentiality int64
+		if err := scan(&r.id, &r.state, &integrity, &confidentiality, &r.calls, &r.elsewhere); err != nil {
 			return err
 		}
+		r.labels = labelsOf(integrity, confidentiality)
 		for _, w := range byID[r.id] {
-			w.state, w.labels, w.calls = r.state, r.labels, r.calls
+			w.state, w.labels, w.calls, w.elsewhere = r.state, r.labels, r.calls, r.elsewhere
 		}
 		return nil
-	}, ids)
+	}, ids, s.Start())
 	if err != nil {
 		return s.unread(fmt.Errorf("runs: %w", err))
 	}

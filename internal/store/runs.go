@@ -96,6 +96,7 @@ func (s *Store) hearOf(ctx context.Context, run *gateway.Run) error {
 		return err
 	}
 	run.Heard(now.labels, now.calls)
+	run.HeardOf(now.elsewhere)
 	return nil
 }
 
@@ -354,23 +355,19 @@ func (s *Store) storedRun(ctx context.Context, id sallyport.RunID) (*sallyport.R
 	return &runs[0], nil
 }
 
-// Runs returns runs, newest first, below an id ("" for the newest).
-func (s *Store) Runs(ctx context.Context, below sallyport.RunID, limit int) ([]sallyport.Run, error) {
-	return s.ListRuns(ctx, control.RunFilter{}, below, limit)
-}
-
 func (s *Store) queryRuns(ctx context.Context, where string, args ...any) ([]sallyport.Run, error) {
 	var out []sallyport.Run
 	err := each(ctx, s.prompt, `SELECT id, agent, release, stage, state, implicit, opened_by, envelope, opened,
 		last_call, closed, integrity, confidentiality, calls, close, wrapped FROM runs LEFT JOIN data_keys ON run = id `+where, func(scan func(...any) error) error {
 		var r sallyport.Run
 		var envelope, wrapped []byte
-		var opened, last, closed int64
+		var opened, last, closed, integrity, confidentiality int64
 		var end string
 		if err := scan(&r.ID, &r.Agent, &r.Release, &r.Stage, &r.State, &r.Implicit, &r.OpenedBy, &envelope, &opened,
-			&last, &closed, &r.Labels.Integrity, &r.Labels.Confidentiality, &r.Calls, &end, &wrapped); err != nil {
+			&last, &closed, &integrity, &confidentiality, &r.Calls, &end, &wrapped); err != nil {
 			return err
 		}
+		r.Labels = labelsOf(integrity, confidentiality)
 		r.Opened, r.LastCall, r.Closed = fromMicros(opened), fromMicros(last), fromMicros(closed)
 		if end != "" {
 			if err := json.Unmarshal([]byte(end), &r.Close); err != nil {

@@ -11,7 +11,9 @@ import (
 	"github.com/pressly/goose/v3"
 	_ "modernc.org/sqlite" // the driver, in Go: no cgo
 
+	"sallyport"
 	"sallyport/internal/audit"
+	"sallyport/internal/limit"
 )
 
 // sqliteFile is a file, and the lock on another beside it. One program writes it, so
@@ -155,6 +157,14 @@ func (e *sqliteFile) commit(ctx context.Context, s *Store, batch []*op, results 
 func (e *sqliteFile) apply(t *transaction, o *op) (own, all error) {
 	if own := t.s.stops(o); own != nil {
 		return own, nil
+	}
+	if o.spend != nil {
+		err := t.s.spend(t.ctx, t.s.conn, o.spend, func() (int64, error) { return micros(t.s.Now()), nil })
+		_, over := errors.AsType[*limit.Over](err)
+		if _, refused := errors.AsType[*sallyport.Refusal](err); over || refused {
+			return err, nil
+		}
+		return nil, err
 	}
 	if len(o.changes) > 0 {
 		if err := e.writeDown(t); err != nil {

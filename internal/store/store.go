@@ -79,6 +79,7 @@ type Store struct {
 	marking  sync.Mutex
 	runs     runCache
 	rates    rates
+	vaults   sync.Map // data domain to *vaultKeys
 	versions sync.Map // versionKey to a decoded version: they never change
 
 	// faults is set by tests to fail at a named point.

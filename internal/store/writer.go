@@ -31,6 +31,7 @@ type op struct {
 	records []sealed
 	changes []control.Change
 	fence   *sallyport.Target // refuse if a halt stops it
+	spend   *spending         // of counters; alone
 	result  chan error
 }
 

@@ -86,15 +86,6 @@ func (g *group) digit(n uint64, place int) uint64 {
 	return n % g.sizes[place]
 }
 
-// Generate makes the rows of one table.
-func Generate(tables []Table, shapes map[string]*Shape, rows map[string]int64, seed uint64, table string) (iter.Seq[Row], error) {
-	g, err := New(tables, shapes, rows, seed)
-	if err != nil {
-		return nil, err
-	}
-	return g.Rows(table), nil
-}
-
 // New plans how tables are filled. Shapes may be missing; rows says how many of each
 // table. The error says everything that is in the way.
 func New(tables []Table, shapes map[string]*Shape, rows map[string]int64, seed uint64) (*Generator, error) {

@@ -29,21 +29,6 @@ const (
 	leastAlike = 5
 )
 
-// Learn learns the shape of a table from its rows in one pass. keep names fields, or
-// pointers into rows, whose values may be in the shape.
-func Learn(t *Table, rows func(yield func(row []byte, err error) bool), keep []string) (*Shape, error) {
-	l := NewLearner(t, keep)
-	for row, err := range rows {
-		if err == nil {
-			err = l.Add(row)
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	return l.Shape(), nil
-}
-
 // Learner learns the shape of one table.
 type Learner struct {
 	table  *Table
@@ -53,7 +38,8 @@ type Learner struct {
 	scan   *detect.Scanner
 }
 
-// NewLearner returns a learner that has seen nothing.
+// NewLearner returns a learner that has seen nothing. keep names fields, or pointers into
+// rows, whose values may be in the shape.
 func NewLearner(t *Table, keep []string) *Learner {
 	l := &Learner{table: t, keep: map[string]bool{}, root: &learned{members: map[string]*learned{}}, scan: detect.New()}
 	for _, k := range keep {

@@ -231,8 +231,8 @@ func (c *compiler) steps(b *binding, name string) {
 // object or nothing at all. Either all of the call happens or nothing: after an
 // error, and after an answer that is one, the tables are as they were. The error is a
 // *sallyport.Refusal: InvalidArguments where args are no object; WorldGap where the
-// world has no rule for the tool, or a rule with a fault. The clock does not advance
-// for what is refused.
+// world has no rule for the tool, or a rule with a fault; over a live system also an
+// *[Unknown]. The clock does not advance for what is refused.
 func (r *Run) Call(tool *sallyport.Tool, args []byte, number int) (Answer, error) {
 	if len(args) == 0 {
 		args = []byte("{}")
@@ -258,9 +258,16 @@ func (r *Run) Call(tool *sallyport.Tool, args []byte, number int) (Answer, error
 	if err == nil {
 		answer, err = c.result(thread, b, given, raw)
 	}
+	unknown := r.met()
+	if unknown != nil {
+		err = unknown
+	}
 	if err != nil {
 		if resetErr := r.Reset(before); resetErr != nil {
 			panic("twin: a call cannot be taken back: " + resetErr.Error())
+		}
+		if unknown != nil {
+			return Answer{}, unknown
 		}
 		text, foreseen := b.foreseen(err)
 		if !foreseen {
@@ -601,19 +608,9 @@ func readCursor(text string) (int, error) {
 // candidates offers the rows that match, or all rows, until take wants no more.
 func (c *call) candidates(b *binding, eval evaluate, take func(key string, row []byte) (bool, error)) error {
 	if b.match != nil {
-		v, err := eval(b.match)
+		names, values, err := matched(func() (starlark.Value, error) { return eval(b.match) })
 		if err != nil {
 			return err
-		}
-		dict, ok := v.(*starlark.Dict)
-		if !ok || dict.Len() == 0 {
-			return errors.New("match is an object of fields and values")
-		}
-		var names []string
-		var values []starlark.Value
-		for _, item := range dict.Items() {
-			name, _ := starlark.AsString(item[0])
-			names, values = append(names, name), append(values, item[1])
 		}
 		found, err := c.match(b.table, names, values)
 		if err != nil {
@@ -636,6 +633,23 @@ func (c *call) candidates(b *binding, eval evaluate, take func(key string, row [
 	return err
 }
 
+// matched are the fields and values that a match asks for.
+func matched(match func() (starlark.Value, error)) (names []string, values []starlark.Value, err error) {
+	v, err := match()
+	if err != nil {
+		return nil, nil, err
+	}
+	dict, ok := v.(*starlark.Dict)
+	if !ok || dict.Len() == 0 {
+		return nil, nil, errors.New("match is an object of fields and values")
+	}
+	for _, item := range dict.Items() {
+		name, _ := starlark.AsString(item[0])
+		names, values = append(names, name), append(values, item[1])
+	}
+	return names, values, nil
+}
+
 // sortRows orders rows by fields; "-amount" has the greatest first. Null and absent
 // come first, then booleans, numbers, text. Equal rows stay in their order.
 func sortRows(rows [][]byte, order []string) {
@@ -645,30 +659,41 @@ func sortRows(rows [][]byte, order []string) {
 	}
 	all := make([]sorted, len(rows))
 	for i, row := range rows {
-		keys := make([]sortKey, len(order))
-		eachMember(row, func(name, raw []byte) {
-			for j, o := range order {
-				if strings.TrimPrefix(o, "-") == string(name) {
-					keys[j] = makeSortKey(raw)
-				}
-			}
-		})
-		all[i] = sorted{row, keys}
+		all[i] = sorted{row, sortKeys(row, order)}
 	}
-	slices.SortStableFunc(all, func(a, b sorted) int {
-		for j, o := range order {
-			if d := a.keys[j].compare(b.keys[j]); d != 0 {
-				if o[0] == '-' {
-					return -d
-				}
-				return d
-			}
-		}
-		return 0
-	})
+	slices.SortStableFunc(all, func(a, b sorted) int { return compareKeys(a.keys, b.keys, order) })
 	for i := range all {
 		rows[i] = all[i].row
 	}
+}
+
+// precedes reports whether a row stands before another one in an order.
+func precedes(row, other []byte, order []string) bool {
+	return compareKeys(sortKeys(row, order), sortKeys(other, order), order) < 0
+}
+
+func sortKeys(row []byte, order []string) []sortKey {
+	keys := make([]sortKey, len(order))
+	eachMember(row, func(name, raw []byte) {
+		for j, o := range order {
+			if strings.TrimPrefix(o, "-") == string(name) {
+				keys[j] = makeSortKey(raw)
+			}
+		}
+	})
+	return keys
+}
+
+func compareKeys(a, b []sortKey, order []string) int {
+	for j, o := range order {
+		if d := a[j].compare(b[j]); d != 0 {
+			if o[0] == '-' {
+				return -d
+			}
+			return d
+		}
+	}
+	return 0
 }
 
 type sortKey struct {

@@ -24,6 +24,7 @@ type Definition struct {
 	Limits Limits             `json:"limits,omitzero"`
 	Tables map[string]Table   `json:"tables,omitempty"`
 	Tools  map[string]Binding `json:"tools,omitempty"`
+	Shadow Shadow             `json:"shadow,omitzero"`
 
 	text []byte // what was parsed, without white space
 }

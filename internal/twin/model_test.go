@@ -182,7 +182,16 @@ func TestOverlayIsAModel(t *testing.T) {
 			hash     [32]byte
 		}
 		stack := []saved{{run.Snapshot(), m.clone(), run.Hash()}}
+		deltas, hashes := map[[32]byte][32]byte{}, map[[32]byte][32]byte{}
 		for n := range rapid.IntRange(1, 60).Draw(t, "calls") {
+			hash, delta := run.Hash(), run.Delta()
+			if d, seen := deltas[hash]; seen && d != delta {
+				t.Fatal("equal tables have different deltas")
+			}
+			if h, seen := hashes[delta]; seen && h != hash {
+				t.Fatal("different tables have one delta")
+			}
+			deltas[hash], hashes[delta] = delta, hash
 			switch rapid.IntRange(0, 9).Draw(t, "what") {
 			case 0:
 				stack = append(stack, saved{run.Snapshot(), m.clone(), run.Hash()})

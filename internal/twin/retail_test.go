@@ -1,7 +1,6 @@
 package twin_test
 
 import (
-	"bytes"
 	"compress/gzip"
 	"encoding/json"
 	"io"
@@ -13,9 +12,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"go.yaml.in/yaml/v3"
 
 	"sallyport"
+	"sallyport/internal/testkit"
 	"sallyport/internal/twin"
 )
 
@@ -62,59 +61,6 @@ func gunzip(t testing.TB, name string) []byte {
 	return b
 }
 
-// fromYAML turns YAML into JSON with its members in their order, as config does.
-func fromYAML(t testing.TB, text []byte) []byte {
-	t.Helper()
-	var doc yaml.Node
-	if err := yaml.Unmarshal(text, &doc); err != nil {
-		t.Fatal(err)
-	}
-	var write func(dst *bytes.Buffer, n *yaml.Node)
-	write = func(dst *bytes.Buffer, n *yaml.Node) {
-		switch n.Kind {
-		case yaml.DocumentNode:
-			write(dst, n.Content[0])
-		case yaml.MappingNode:
-			dst.WriteByte('{')
-			for i := 0; i < len(n.Content); i += 2 {
-				if i > 0 {
-					dst.WriteByte(',')
-				}
-				key, _ := json.Marshal(n.Content[i].Value)
-				dst.Write(key)
-				dst.WriteByte(':')
-				write(dst, n.Content[i+1])
-			}
-			dst.WriteByte('}')
-		case yaml.SequenceNode:
-			dst.WriteByte('[')
-			for i, c := range n.Content {
-				if i > 0 {
-					dst.WriteByte(',')
-				}
-				write(dst, c)
-			}
-			dst.WriteByte(']')
-		default:
-			var v any
-			if err := n.Decode(&v); err != nil {
-				t.Fatal(err)
-			}
-			if n.Tag == "!!timestamp" {
-				v = n.Value
-			}
-			b, err := json.Marshal(v)
-			if err != nil {
-				t.Fatal(err)
-			}
-			dst.Write(b)
-		}
-	}
-	var dst bytes.Buffer
-	write(&dst, &doc)
-	return dst.Bytes()
-}
-
 func loadRetail(t testing.TB) *retail {
 	t.Helper()
 	var recorded struct {
@@ -142,7 +88,7 @@ func loadRetail(t testing.TB) *retail {
 	if err != nil {
 		t.Fatal(err)
 	}
-	def, err := twin.Parse(fromYAML(t, definition))
+	def, err := twin.Parse(testkit.FromYAML(t, definition))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,6 +23,9 @@ type Run struct {
 	clock   time.Time
 	journal []undo
 	serial  uint64 // of the journal's entries, never used twice
+
+	live      *learned // of a run over a live system; nil for others
+	forgotten int      // how often the journal was begun anew
 }
 
 // overlay is what a run has changed of one table, by the number of the row. Rows of
@@ -37,6 +40,7 @@ type overlay struct {
 type changed struct {
 	key string
 	raw []byte
+	sum *setSum // what it makes of the sum of its table; nil until it was asked for
 }
 
 // undo takes back one change.
@@ -65,11 +69,13 @@ type Snapshot struct {
 	next    []int
 	made    []uint64
 	clock   time.Time
+
+	forgotten int
 }
 
 // Snapshot marks the state of the run. It copies no rows.
 func (r *Run) Snapshot() *Snapshot {
-	s := &Snapshot{run: r, changes: len(r.journal), made: slices.Clone(r.made), clock: r.clock, next: make([]int, len(r.tables))}
+	s := &Snapshot{run: r, changes: len(r.journal), made: slices.Clone(r.made), clock: r.clock, next: make([]int, len(r.tables)), forgotten: r.forgotten}
 	if s.changes > 0 {
 		s.serial = r.journal[s.changes-1].serial
 	}
@@ -81,10 +87,14 @@ func (r *Run) Snapshot() *Snapshot {
 
 // Reset brings the run back to an earlier state, in time that grows with what has
 // changed since. It is an error if the snapshot is of another run, or of a state that
-// the run has gone back behind in the meantime; the run is then as it was.
+// the run has gone back behind in the meantime, or left for good by learning something
+// of a live system; the run is then as it was.
 func (r *Run) Reset(s *Snapshot) error {
 	if s.run != r {
 		return errors.New("resetting a run: the snapshot is of another run")
+	}
+	if s.forgotten != r.forgotten {
+		return errors.New("resetting a run: it has learned something since")
 	}
 	if s.changes > len(r.journal) || s.changes > 0 && r.journal[s.changes-1].serial != s.serial {
 		return errors.New("resetting a run: the run has gone back behind this snapshot; take a new one")
@@ -96,7 +106,7 @@ func (r *Run) Reset(s *Snapshot) error {
 		if u.fresh {
 			delete(o.rows, u.row)
 		} else {
-			o.rows[u.row] = changed{u.key, u.before}
+			o.rows[u.row] = changed{key: u.key, raw: u.before}
 		}
 		if u.row >= r.world.tables[u.table].len() {
 			if u.before == nil {
@@ -118,15 +128,33 @@ func (r *Run) Reset(s *Snapshot) error {
 // does not count, nor that of members and, unless a table says so, of lists; equal
 // numbers are equal however they are written. The clock is no part of it.
 func (r *Run) Hash() [32]byte {
-	text := []byte("sallyport twin state 1\x00")
+	return r.digest("sallyport twin state 1\x00", (*table).baseSum)
+}
+
+// Delta is a hash over what the run has made of the seeds, in time that grows with that
+// alone: of two runs in one world, those with equal hashes have equal deltas.
+func (r *Run) Delta() [32]byte {
+	return r.digest("sallyport twin delta 1\x00", func(*table) setSum { return setSum{} })
+}
+
+// digest is over a sum of each table and what the run has added to it and taken away.
+func (r *Run) digest(what string, base func(*table) setSum) [32]byte {
+	text := []byte(what)
 	for i, t := range r.world.tables {
-		sum := t.baseSum()
-		for n, c := range r.tables[i].rows {
-			if n < t.len() {
-				sum.remove(t, t.key(n), t.row(n))
+		sum, rows := base(t), r.tables[i].rows
+		for n, c := range rows {
+			if c.sum == nil {
+				c.sum = &setSum{}
+				if n < t.len() {
+					c.sum.remove(t, t.key(n), t.row(n))
+				}
+				if c.raw != nil {
+					c.sum.add(t, []byte(c.key), c.raw)
+				}
+				rows[n] = c
 			}
-			if c.raw != nil {
-				sum.add(t, []byte(c.key), c.raw)
+			for lane := range sum {
+				sum[lane] += c.sum[lane]
 			}
 		}
 		text = binary.BigEndian.AppendUint32(text, uint32(len(t.name)))
@@ -147,6 +175,7 @@ func (r *Run) Rows(table string, visit func(key string, row []byte) bool) {
 }
 
 func (r *Run) each(t *table, visit func(n int, key, row []byte) bool) {
+	r.lacks(t, "")
 	o := &r.tables[t.place]
 	for n := range t.len() {
 		if c, ok := o.rows[n]; ok {
@@ -167,6 +196,10 @@ func (r *Run) each(t *table, visit func(n int, key, row []byte) bool) {
 // get is the row with a key, and its number.
 func (r *Run) get(t *table, key string) (n int, raw []byte, ok bool) {
 	o := &r.tables[t.place]
+	if !r.knows(t, key) {
+		r.lacks(t, key)
+		return 0, nil, false
+	}
 	if n, ok := o.created[key]; ok {
 		return n, o.rows[n].raw, true
 	}
@@ -182,6 +215,7 @@ func (r *Run) get(t *table, key string) (n int, raw []byte, ok bool) {
 // match are the numbers of the rows whose fields have these values, in their order.
 // text is what fieldsText makes of them.
 func (r *Run) match(t *table, names []string, text string) []int {
+	r.lacks(t, "")
 	has := func(row []byte) bool {
 		own, _ := fieldsText(row, names)
 		return own == text
@@ -221,7 +255,8 @@ func (r *Run) put(t *table, n int, key string, raw []byte) {
 	r.serial++
 	u.serial = r.serial
 	r.journal = append(r.journal, u)
-	o.rows[n] = changed{key, raw}
+	o.rows[n] = changed{key: key, raw: raw}
+	r.touch(t, key)
 	if n >= t.len() {
 		if raw == nil {
 			delete(o.created, key)
@@ -239,7 +274,7 @@ func (r *Run) newID(t *table) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		if _, _, taken := r.get(t, string(id)); !taken {
+		if !r.taken(t, string(id)) {
 			r.made[t.place]++
 			return id, nil
 		}

@@ -45,6 +45,7 @@ func (v *tableValue) Truth() starlark.Bool  { return v.Len() > 0 }
 func (v *tableValue) Hash() (uint32, error) { return 0, errors.New("a table cannot be a key") }
 
 func (v *tableValue) Len() int {
+	v.c.run.lacks(v.t, "")
 	total := v.t.len()
 	for n, c := range v.c.run.tables[v.t.place].rows {
 		switch {

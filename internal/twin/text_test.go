@@ -5,13 +5,14 @@ import (
 	"testing"
 
 	"sallyport"
+	"sallyport/internal/testkit"
 	"sallyport/internal/twin"
 )
 
 // TestText: a tool may say something else in words than in its structured answer, and
 // JSON in words may be indented.
 func TestText(t *testing.T) {
-	def, err := twin.Parse(fromYAML(t, []byte(`
+	def, err := twin.Parse(testkit.FromYAML(t, []byte(`
 world: words
 style: indent
 tools:

@@ -86,6 +86,32 @@
 //
 // Steps have an effect only if all of them succeed. Each may have a when.
 //
+// # Over a live system
+//
+// With the binding shadow a world lies over a live system: reads pass to the system, and
+// changes are made here alone. Its tables begin empty and hold what the system has shown
+// to the run and what the run has made of it.
+//
+//	shadow:
+//	  reads:                        # where the system's answers hold rows
+//	    get_customer: {table: customers, row: ""}        # a JSON pointer; "" is the whole
+//	    find_customers: {table: customers, rows: /items, count: /total, more: /next,
+//	      show: row.status == args.status}
+//	    get_order: [{table: orders, row: /order}, {table: customers, row: /customer}]
+//	  fetch:                        # how a row is read that a rule needs
+//	    customers: {tool: get_customer, args: {id: key}, absent: no such customer}
+//	  apart: [weather]              # reads that show no row of any table
+//	  opaque: [send_mail]           # changes that no rule can stand for
+//
+// A rule under tools says what a change does. A get says which row a read asks for, and a
+// list which rows belong into an answer (match, where), in which order, and with which
+// fields; show says it where no such rule does. count are the numbers that count rows
+// ("none": no number does), more is what stands where a further page follows: rows that a
+// run has made come with the last. absent is a part of the error that says that there is
+// no such row; left out, it is what get has as missing. With a fetch a row is known once
+// the fetch has shown it, without one once any answer has. A rule that looks through a
+// table cannot be carried out: nobody has seen all of its rows.
+//
 // # Scripts
 //
 // call names a function of a script, which gets args and returns the answer. A script

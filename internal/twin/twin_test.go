@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"sallyport"
+	"sallyport/internal/testkit"
 	"sallyport/internal/twin"
 )
 
@@ -185,7 +186,7 @@ func shopData() map[string][]byte {
 
 func compileShop(t testing.TB) *twin.World {
 	t.Helper()
-	def, err := twin.Parse(fromYAML(t, []byte(shop)))
+	def, err := twin.Parse(testkit.FromYAML(t, []byte(shop)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -430,7 +431,7 @@ tables:
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			def, err := twin.Parse(fromYAML(t, []byte(test.yaml)))
+			def, err := twin.Parse(testkit.FromYAML(t, []byte(test.yaml)))
 			if err == nil {
 				_, err = twin.Compile(def, map[string][]byte{
 					"a.json": []byte(`[{"id":1,"n":1},{"id":2,"n":"x"},{"n":1},{"id":1},{"id":4,"b":"z","u":1},{"id":5,"b":"y","u":1}]`),
@@ -450,12 +451,18 @@ tables:
 			}
 		})
 	}
-	def, err := twin.Parse(fromYAML(t, []byte("world: x\ntools: {get_ordr: {return: 1}}")))
+	def, err := twin.Parse(testkit.FromYAML(t, []byte("world: x\ntools: {get_ordr: {return: 1}}")))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err = twin.Compile(def, nil, []sallyport.Tool{*tool("get_order")}); err == nil || err.Error() != `/tools/get_ordr: the upstream has no tool "get_ordr"; is it get_order?` {
-		t.Errorf("a tool that the upstream has not: %v", err)
+	tools := []sallyport.Tool{{Upstream: "shop", Name: "get_order"}, {Upstream: "shop", Name: "pay"}, {Upstream: "mail", Name: "send"}}
+	for n, want := range map[int]string{
+		2: `/tools/get_ordr: upstream shop of this world has no tool "get_ordr"; is it get_order?`,
+		3: `/tools/get_ordr: none of the upstreams of this world, mail, shop, has a tool "get_ordr"; is it get_order?`,
+	} {
+		if _, err = twin.Compile(def, nil, tools[:n]); err == nil || err.Error() != want {
+			t.Errorf("a tool that no upstream has: %v", err)
+		}
 	}
 }
 
@@ -673,4 +680,4 @@ func TestDigest(t *testing.T) {
 	}
 }
 
-func shopJSON(t testing.TB) string { return string(fromYAML(t, []byte(shop))) }
+func shopJSON(t testing.TB) string { return string(testkit.FromYAML(t, []byte(shop))) }

@@ -31,6 +31,12 @@ type World struct {
 	byName    map[string]*table
 	referrers [][]referrer // by table
 	bindings  map[string]*binding
+
+	// Of a world over a live system.
+	places        map[string][]showing // by tool
+	fetches       map[*table]*fetch
+	opaque, apart Names // tools
+	shadowed      error // why it cannot be one
 }
 
 // The bounds of limits.
@@ -63,6 +69,8 @@ func Compile(def *Definition, data map[string][]byte, tools []sallyport.Tool) (*
 	c.tables()
 	c.seeds()
 	c.tools(tools)
+	c.shadow(tools)
+	c.world.shadowed = def.FitsShadow()
 	if len(c.problems) > 0 {
 		return nil, c.problems
 	}
@@ -355,10 +363,24 @@ func (c *compiler) tools(tools []sallyport.Tool) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.def.Tools)) {
 		if len(tools) > 0 && !slices.Contains(names, name) {
-			c.fail(pointer("tools", name), "the upstream has no tool %q%s", name, near(name, names))
+			c.fail(pointer("tools", name), "%s tool %q%s", lacks(tools), name, near(name, names))
 		}
 		c.world.bindings[name] = c.binding(name, c.def.Tools[name])
 	}
+}
+
+// lacks says which upstreams have these tools and not another.
+func lacks(tools []sallyport.Tool) string {
+	var all []string
+	for i := range tools {
+		all = append(all, string(tools[i].Upstream))
+	}
+	slices.Sort(all)
+	all = slices.Compact(all)
+	if len(all) > 1 {
+		return fmt.Sprintf("none of the upstreams of this world, %s, has a", strings.Join(all, ", "))
+	}
+	return fmt.Sprintf("upstream %s of this world has no", all[0])
 }
 
 // draft is a rule for a tool that has none, to begin with.

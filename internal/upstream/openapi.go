@@ -1,18 +1,13 @@
 package upstream
 
 import (
-	"bytes"
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
 	"time"
-	"unicode/utf8"
-
-	"github.com/go-json-experiment/json/jsontext"
 
 	"sallyport"
 	"sallyport/internal/gateway"
@@ -116,25 +111,26 @@ func (l *openapiLink) receive(x *exchange, op *openapi.Operation, r *gateway.Req
 		x.abandon()
 		return nil, protocolError("its answer is compressed, which it was asked not to do")
 	}
-	status, secrets := x.head.status, x.secrets
-	media, charset := contentType(string(x.head.content))
-	body, err := x.body.readAll(limit)
-	if err != nil {
+	secrets := x.secrets
+	answer := &openapi.Response{Status: x.head.status, RetryAfter: x.head.retryAfter}
+	answer.ContentType(string(x.head.content))
+	var err error
+	if answer.Body, err = x.body.readAll(limit); err != nil {
 		x.abandon()
 		return nil, err
 	}
 	x.done()
-	if status == http.StatusUnauthorized {
+	if answer.Status == http.StatusUnauthorized {
 		l.unaccepted(secrets)
 		return nil, unavailable("the system behind this tool does not accept this gateway's credential", "ask an operator to renew it", true)
 	}
 	id := r.Message.ID.Of(r.Message.Raw)
-	res, err := l.answer(wire.AppendResult(nil, id, l.result(op, r, status, media, charset, body)), r)
+	res, err := l.answer(wire.AppendResult(nil, id, l.result(op, r, answer)), r)
 	if syntax := (*wire.SyntaxError)(nil); errors.As(err, &syntax) {
 		// Deeper than a message may nest: as text it is still whole.
 		plain := *op
 		plain.Output = openapi.OutputNone
-		res, err = l.answer(wire.AppendResult(nil, id, l.result(&plain, r, status, media, charset, body)), r)
+		res, err = l.answer(wire.AppendResult(nil, id, l.result(&plain, r, answer)), r)
 	}
 	return res, err
 }
@@ -155,98 +151,19 @@ func (l *openapiLink) answer(raw []byte, r *gateway.Request) (*gateway.Response,
 	return &gateway.Response{Message: m}, nil
 }
 
-// contentType takes a Content-Type apart: both parts in lower case.
-func contentType(field string) (media, charset string) {
-	media, rest, _ := strings.Cut(strings.ToLower(field), ";")
-	for param := range strings.SplitSeq(rest, ";") {
-		if name, value, ok := strings.Cut(param, "="); ok && strings.TrimSpace(name) == "charset" {
-			charset = strings.Trim(strings.TrimSpace(value), `"`)
-		}
-	}
-	return strings.TrimSpace(media), charset
-}
-
-// result is the result of a call: the body as it is, and what it is beside that.
-// The members stand in the order in which a world answers, so that an answer does
-// not tell where it comes from.
-func (l *openapiLink) result(op *openapi.Operation, r *gateway.Request, status int, media, charset string, body []byte) []byte {
+// result is the result of a call. The members stand in the order in which a world
+// answers, so that an answer does not tell where it comes from.
+func (l *openapiLink) result(op *openapi.Operation, r *gateway.Request, answer *openapi.Response) []byte {
 	dst := []byte{'{'}
 	if r.Era == wire.Stateless {
 		dst = append(append(dst, `"_meta":{"`+wire.MetaServerInfo+`":`...), l.info...)
 		dst = append(dst, `},"resultType":"complete",`...)
 	}
-	good := status >= 200 && status <= 299
-	var structured []byte
-	if good && op.Output != openapi.OutputNone && isJSON(media) && r.Output != nil && jsontext.Value(body).IsValid() {
-		if structured = body; op.Output == openapi.OutputResult {
-			structured = append(append([]byte(`{"result":`), body...), '}')
-		}
-		if r.Output.Validate(structured) != nil {
-			structured = nil
-		}
+	var fits func([]byte) bool
+	if r.Output != nil {
+		fits = func(structured []byte) bool { return r.Output.Validate(structured) == nil }
 	}
-	dst = append(dst, `"content":[`...)
-	if structured != nil {
-		dst = append(wire.AppendString(append(dst, `{"type":"text","text":`...), string(structured)), `}],"structuredContent":`...)
-		return append(append(dst, structured...), '}')
-	}
-	if !good || len(body) == 0 {
-		line := fmt.Sprintf("HTTP %d %s", status, http.StatusText(status))
-		dst = append(wire.AppendString(append(dst, `{"type":"text","text":`...), strings.TrimSpace(line)), '}')
-		if len(body) > 0 {
-			dst = append(dst, ',')
-		}
-	}
-	switch {
-	case len(body) == 0:
-	case readable(media, charset, body):
-		dst = append(wire.AppendString(append(dst, `{"type":"text","text":`...), string(body)), '}')
-	case media == "image/png" || media == "image/jpeg" || media == "image/gif" || media == "image/webp":
-		dst = base64.StdEncoding.AppendEncode(append(dst, `{"type":"image","data":"`...), body)
-		dst = append(wire.AppendString(append(dst, `","mimeType":`...), media), '}')
-	default:
-		if media == "" {
-			media = "application/octet-stream"
-		}
-		if charset != "" {
-			media += "; charset=" + charset
-		}
-		dst = append(dst, `{"type":"resource","resource":{"uri":`...)
-		dst = wire.AppendString(dst, "urn:tool:"+op.Tool+":result")
-		dst = wire.AppendString(append(dst, `,"mimeType":`...), media)
-		dst = base64.StdEncoding.AppendEncode(append(dst, `,"blob":"`...), body)
-		dst = append(dst, `"}}`...)
-	}
-	dst = append(dst, ']')
-	if !good {
-		dst = append(dst, `,"isError":true`...)
-	}
-	return append(dst, '}')
-}
-
-func isJSON(media string) bool {
-	return media == "application/json" || strings.HasSuffix(media, "+json")
-}
-
-// readable reports whether a body can stand as text without changing a byte of
-// it.
-func readable(media, charset string, body []byte) bool {
-	kind, sub, _ := strings.Cut(media, "/")
-	textual := media == "" || kind == "text" || isJSON(media) || strings.HasSuffix(sub, "+xml") || strings.HasSuffix(sub, "+yaml") ||
-		media == "application/xml" || media == "application/yaml" || media == "application/javascript" ||
-		media == "application/x-www-form-urlencoded" || media == "application/graphql"
-	if !textual || !utf8.Valid(body) || bytes.IndexByte(body, 0) >= 0 {
-		return false
-	}
-	if charset == "" || charset == "utf-8" || charset == "utf8" || charset == "us-ascii" {
-		return true
-	}
-	for _, c := range body {
-		if c >= utf8.RuneSelf {
-			return false
-		}
-	}
-	return !strings.HasPrefix(charset, "utf-16") && !strings.HasPrefix(charset, "utf-32") && charset != "utf-7"
+	return append(op.AppendContent(dst, answer, fits), '}')
 }
 
 // A client's session is none of the API's.

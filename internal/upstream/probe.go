@@ -55,6 +55,19 @@ func (s *Stage) Probe(ctx context.Context, u *sallyport.StageUpstream) (Probed, 
 	return p, err
 }
 
+// Offered asks an upstream of the stage what it says of itself and its tools, in the era
+// in which it is configured, as Probe does.
+func (s *Stage) Offered(ctx context.Context, u *sallyport.StageUpstream) (Probed, error) {
+	if err := s.wall(u); err != nil {
+		return Probed{}, err
+	}
+	era, err := eraOf(u)
+	if err != nil {
+		return Probed{}, err
+	}
+	return s.probe(ctx, u, era, u.Transport.Era)
+}
+
 // reach finds out whether an HTTP API can be reached and opened. What it offers
 // its document says.
 func (s *Stage) reach(ctx context.Context, u *sallyport.StageUpstream) (p Probed, err error) {
@@ -79,6 +92,7 @@ func (s *Stage) apart(u *sallyport.StageUpstream, era wire.Era, version string, 
 	if err != nil {
 		return err
 	}
+	up.asks = true
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()

@@ -59,6 +59,9 @@ type Config struct {
 	Dir    string
 	Log    *slog.Logger
 	Client Implementation
+	// ToolsChanged is called when an upstream says that its tools have changed. It must not
+	// block. May be nil.
+	ToolsChanged func(id sallyport.UpstreamID)
 	// Home is the number of this replica, zero if there are no others; nil says the same.
 	Home func() int64
 }
@@ -127,19 +130,27 @@ func (s *Stage) Backend(u *sallyport.StageUpstream) (gateway.Backend, error) {
 		}
 		return b, nil
 	}
-	version := u.Transport.Era
-	era, ok := wire.EraOf(version)
-	if !ok && u.Transport.OpenAPI.None() {
-		return nil, sallyport.Refuse(sallyport.BadConfig,
-			fmt.Sprintf("upstream %s: %q is not a protocol version that is spoken", u.ID, version),
-			"pin it with sallyport upstream pin, which finds out")
+	era, err := eraOf(u)
+	if err != nil {
+		return nil, err
 	}
-	b, err := s.newUpstream(u, era, version)
+	b, err := s.newUpstream(u, era, u.Transport.Era)
 	if err != nil {
 		return nil, err
 	}
 	s.use(u.ID, append(known, b))
 	return b, nil
+}
+
+// eraOf is the era in which an upstream is configured; an HTTP API has none.
+func eraOf(u *sallyport.StageUpstream) (wire.Era, error) {
+	era, ok := wire.EraOf(u.Transport.Era)
+	if !ok && u.Transport.OpenAPI.None() {
+		return 0, sallyport.Refuse(sallyport.BadConfig,
+			fmt.Sprintf("upstream %s: %q is not a protocol version that is spoken", u.ID, u.Transport.Era),
+			"pin it with sallyport upstream pin, which finds out")
+	}
+	return era, nil
 }
 
 // use makes the last of an upstream's configurations the one in use. Calls
@@ -287,6 +298,7 @@ type upstream struct {
 	maxResult int    // as configured
 	link      link
 	bridge    *bridge // of the sessions era alone
+	asks      bool    // it carries no calls, only what [Stage.apart] asks
 	watches   watches
 	log       *slog.Logger
 

@@ -329,7 +329,11 @@ func (u *upstream) heard(session *gateway.Session, uri string) {
 func (u *upstream) hear(session *gateway.Session, m *wire.Message) bool {
 	switch m.Method {
 	case wire.NotificationToolsListChanged:
-		// Agents see the tools that are pinned, whatever these are.
+		// Agents see the tools that are pinned, whatever these are. Some servers say so in
+		// every session that is opened; one that only asks for the tools reads them next.
+		if changed := u.stage.config.ToolsChanged; changed != nil && !u.asks {
+			changed(u.id)
+		}
 		u.mu.Lock()
 		news := u.pinsDue.IsZero()
 		if news {

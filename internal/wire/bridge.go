@@ -24,21 +24,6 @@ const (
 	Barred                   // refused
 )
 
-func (f Fate) String() string {
-	switch f {
-	case Carried:
-		return "carried"
-	case Answered:
-		return "answered here"
-	case Dropped:
-		return "dropped"
-	case Barred:
-		return "refused"
-	default:
-		return "unknown"
-	}
-}
-
 // Crossing says what becomes of one method between a client of one era and an
 // upstream of the other.
 type Crossing struct {

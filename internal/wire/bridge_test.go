@@ -417,6 +417,7 @@ func FuzzBridge(f *testing.F) {
 func TestCrossings(t *testing.T) {
 	seen := map[string]bool{}
 	var table strings.Builder
+	fates := map[Fate]string{Carried: "carried", Answered: "answered here", Dropped: "dropped", Barred: "refused"}
 	for _, client := range []Era{Stateless, Sessions} {
 		for _, up := range []bool{false, true} {
 			who := map[bool]string{false: "client to upstream", true: "upstream to client"}[up]
@@ -432,7 +433,7 @@ func TestCrossings(t *testing.T) {
 				if seen[key] = true; CrossingOf(client, up, c.Method) != c {
 					t.Errorf("%+v is not found", c)
 				}
-				fmt.Fprintf(&table, "| `%s` | %s | %s |\n", c.Method, c.Fate, c.How)
+				fmt.Fprintf(&table, "| `%s` | %s | %s |\n", c.Method, fates[c.Fate], c.How)
 			}
 			table.WriteString("\n")
 		}

@@ -36,6 +36,7 @@ type Engine interface {
 	gateway.Ledger
 	gateway.Runs
 	gateway.Rates
+	gateway.Vault
 	control.Book
 	control.Past
 	control.People
@@ -54,9 +55,17 @@ type Upkeep interface {
 	// Sweep ends runs that are over, a thousand at most, and returns how many.
 	Sweep(ctx context.Context) (int, error)
 	SweepAnswers(ctx context.Context) error
+	// SweepVault forgets originals whose time is over.
+	SweepVault(ctx context.Context) error
 	// Forget drops a run that has ended from memory.
 	Forget(id sallyport.RunID)
 	Persons(ctx context.Context) ([]sallyport.Person, error)
+	LookApproval(ctx context.Context, id sallyport.ApprovalID) (*control.Approval, error)
+	SweepApprovals(ctx context.Context) error
+	Gate() gateway.Approvals
+	ToTell(ctx context.Context) ([]control.Approval, error)
+	DueNotices(ctx context.Context, target string, by time.Time) ([]sallyport.Notice, error)
+	LateNotices(ctx context.Context) ([]sallyport.Notice, error)
 	// Checkpoint signs the tree as it is.
 	Checkpoint() error
 	LastCheckpoint(ctx context.Context) ([]byte, error)
@@ -126,6 +135,13 @@ func Run(t *testing.T, fresh func(t *testing.T) Place) {
 		{"SweepFindsWhatIsOver", sweepFindsWhatIsOver},
 		{"ReadersDoNotWaitForEachOther", readersDoNotWaitForEachOther},
 		{"Rates", rates},
+		{"Approvals", approvals},
+		{"ApprovalsRace", approvalsRace},
+		{"ApprovalsStop", approvalsStop},
+		{"ApprovalsAreSealed", approvalsAreSealed},
+		{"Notices", notices},
+		{"Vault", vault},
+		{"VaultForgets", vaultForgets},
 
 		{"AllOrNothing", allOrNothing},
 		{"PointersAndConfigs", pointersAndConfigs},
@@ -445,6 +461,34 @@ func (r *rig) property(of func(*rapid.T)) {
 		r.TB = t
 		of(t)
 	})
+}
+
+// patient asks again while the store cannot be read in time, which on a busy machine is
+// no fault.
+func (r *rig) patient(ask func() error) error {
+	for until := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+		err := ask()
+		if refusal, ok := errors.AsType[*sallyport.Refusal](err); !ok || refusal.Code != sallyport.NotReady || time.Now().After(until) {
+			return err
+		}
+	}
+}
+
+// sweep ends runs that are over and holds how many against what is wanted. Where none
+// was ended it tries again: a replica may lead no more, or not yet.
+func (r *rig) sweep(want int) {
+	r.Helper()
+	for until := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+		n := 0
+		err := r.patient(func() (err error) { n, err = r.Sweep(context.Background()); return err })
+		if n == 0 && want > 0 && err == nil && time.Now().Before(until) {
+			continue
+		}
+		if n != want || err != nil {
+			r.Errorf("%d runs ended, want %d: %v", n, want, err)
+		}
+		return
+	}
 }
 
 // soon fails the test if f does not return: what it does needs no waiting.

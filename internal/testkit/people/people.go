@@ -181,7 +181,7 @@ func (p *People) card() string {
 		if len(c) != 16 || p.IntN(2) == 0 {
 			return string(c)
 		}
-		return string(c[:4]) + " " + string(c[4:8]) + " " + string(c[8:12]) + " " + string(c[12:])
+		return inFours(string(c))
 	}
 }
 

@@ -1,0 +1,276 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sallyport"
+	"sallyport/internal/api"
+	"sallyport/internal/app"
+	"sallyport/internal/control"
+)
+
+func approveCommand() *cobra.Command {
+	var reason, edit string
+	c := decisionCommand(true, &reason, &edit)
+	c.Use, c.Short, c.Args = "approve [APPROVAL] [--reason WHY]", "List calls that wait for people, show one, or approve it", takes(0, 1)
+	c.Long = lines("Policy may leave a call to people: the agent is told to wait, and nothing is done. Without",
+		"an APPROVAL this lists what waits, without a reason it shows it whole: the arguments, what",
+		"the run is for and has read, who has decided, and how such calls were decided before.",
+		"With a reason it approves.",
+		"",
+		"An approval is for exactly this call: these arguments, this agent and release, this tool,",
+		"these policies. It can be used once, until it expires; when it is used, the call is judged",
+		"again from the top. --edit sends other arguments in the agent's stead, and those are",
+		"judged, too.")
+	c.Example = examples("sallyport approve", "sallyport approve apr_01k...", "sallyport approve apr_01k... --reason \"ticket 4711 says so\"",
+		"sallyport approve apr_01k... --edit smaller.json --reason \"half of it is enough\"")
+	c.Flags().StringVar(&reason, "reason", "", "`why`, for whoever looks at it later")
+	c.Flags().StringVar(&edit, "edit", "", "`file` with arguments to send in the agent's stead, one JSON object; - is standard input")
+	return c
+}
+
+func denyCommand() *cobra.Command {
+	var reason string
+	c := decisionCommand(false, &reason, new(string))
+	c.Use, c.Short, c.Args = "deny APPROVAL --reason WHY", "Deny a call that waits for people", takes(1, 1)
+	c.Long = lines("Deny a call that waits for people. One who may decide is enough. The agent reads the reason.")
+	c.Example = examples("sallyport deny apr_01k... --reason \"the customer has been paid already\"")
+	c.Flags().StringVar(&reason, "reason", "", "`why`: the agent reads it, too")
+	return requires(c, "reason")
+}
+
+func decisionCommand(approve bool, reason, edit *string) *cobra.Command {
+	return prints(&cobra.Command{RunE: func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			if *reason != "" || *edit != "" {
+				return usageError{fmt.Errorf("name the approval that this is about\nusage: %s", c.UseLine())}
+			}
+			return listWaiting(c, "pending", 50)
+		}
+		path := "/v1/approvals/" + url.PathEscape(args[0])
+		if *reason == "" {
+			if *edit != "" {
+				return usageError{fmt.Errorf("say why with --reason")}
+			}
+			return get(c, path, showApproval)
+		}
+		cl, err := newClient(c)
+		if err != nil {
+			return err
+		}
+		var seen control.ApprovalDetail
+		if err := cl.do(c.Context(), "GET", path, nil, &seen); err != nil {
+			return err
+		}
+		v := control.Verdict{Approve: approve, Reason: *reason, Version: seen.Version}
+		if *edit != "" {
+			if v.Edited, err = readArguments(c, *edit); err != nil {
+				return err
+			}
+		}
+		return send(c, cl, path+"/decide", v, func(p *paper, a *control.Approval) {
+			waits := ""
+			if a.State == sallyport.ApprovalPending {
+				waits = "for others: policy asks for more people"
+			}
+			drill := ""
+			if a.Drill {
+				drill = "yes: it was asked to see whether anybody would approve it"
+			}
+			p.fields("approval", string(a.ID), "state", a.State.String(), "waits", waits, "drill", drill,
+				"call", string(a.Call), "tool", string(a.Bound.Upstream)+"/"+a.Bound.Tool, "arguments", brief(string(a.Sent()), 400), "expires", when(a.Expires))
+			if a.State == sallyport.ApprovalApproved && !a.Drill {
+				p.note("Nothing has been done yet: the agent makes the call when it comes back for it.")
+			}
+		})
+	}})
+}
+
+func readArguments(c *cobra.Command, name string) (json.RawMessage, error) {
+	var raw []byte
+	var err error
+	if name == "-" {
+		raw, err = io.ReadAll(io.LimitReader(c.InOrStdin(), 1<<20))
+	} else {
+		raw, err = os.ReadFile(name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if raw = bytes.TrimSpace(raw); !json.Valid(raw) || len(raw) == 0 || raw[0] != '{' {
+		return nil, usageError{fmt.Errorf("--edit %s: want the arguments as one JSON object", name)}
+	}
+	return raw, nil
+}
+
+func listWaiting(c *cobra.Command, state string, limit int) error {
+	cl, err := newClient(c)
+	if err != nil {
+		return err
+	}
+	found, more, err := list[control.Approval](c.Context(), cl, "/v1/approvals", query("state", state), limit)
+	if err != nil {
+		return err
+	}
+	return show(c, found, func(p *paper) {
+		if len(found) == 0 {
+			p.line("Nothing waits for people.")
+			p.note(`A policy leaves calls to people with @on_deny("approval"): go doc ./internal/policy`)
+			return
+		}
+		t := columns("APPROVAL", "AGENT", "STAGE", "TOOL", "ASKED BY", "ROLES", "SAID YES>", "EXPIRES IN>")
+		for _, a := range found {
+			var policies, roles []string
+			for i := range a.Needs {
+				policies = append(policies, a.Needs[i].Policy)
+				for _, r := range a.Needs[i].RolesAt(time.Since(a.Asked)) {
+					roles = append(roles, r.String())
+				}
+			}
+			yes := 0
+			for _, v := range a.Votes {
+				if v.Approve {
+					yes++
+				}
+			}
+			t.row(string(a.ID), string(a.Bound.Agent), a.Bound.Stage.String(), string(a.Bound.Upstream)+"/"+a.Bound.Tool,
+				joined(policies), joined(roles), strconv.Itoa(yes), time.Until(a.Expires).Round(time.Second).String())
+		}
+		p.table(t)
+		p.more(more, limit)
+		p.note("Look at one: sallyport approve APPROVAL. Decide: add --reason \"...\", or sallyport deny APPROVAL --reason \"...\"")
+	})
+}
+
+func showApproval(p *paper, a *control.ApprovalDetail) {
+	var waits []string
+	for _, w := range a.Waits {
+		var roles []string
+		for _, r := range w.Roles {
+			roles = append(roles, r.String())
+		}
+		waits = append(waits, fmt.Sprintf("%s of role %s, for %s", app.Count(w.Quorum, "person"), strings.Join(roles, " or "), w.Policy))
+	}
+	b := &a.Bound
+	p.fields("approval", string(a.ID), "state", a.State.String(), "waits for", strings.Join(waits, "; "),
+		"tool", string(b.Upstream)+"/"+b.Tool, "agent", string(b.Agent), "release", b.Release.Short(), "stage", b.Stage.String(), "on behalf of", string(b.Person),
+		"task", brief(a.Task, 400), "run", string(b.Run), "run knows", a.Labels.Integrity.String()+", "+a.Labels.Confidentiality.String(),
+		"owner", a.Owner, "risk", a.Tier.String(), "asked", when(a.Asked), "expires", when(a.Expires), "used by", string(a.Used))
+	if len(a.Arguments) > 0 {
+		p.heading("Arguments")
+		p.text(pretty(a.Arguments))
+	}
+	if len(a.Edited) > 0 {
+		p.heading("Edited: these would be sent")
+		p.text(pretty(a.Edited))
+	}
+	if len(a.Facts) > 0 {
+		p.heading("What policy knew")
+		p.text(pretty(a.Facts))
+	}
+	if len(a.Votes) > 0 {
+		p.heading("Decided")
+		t := columns("  WHO", "SAID", "WHEN", "WHY")
+		for _, v := range a.Votes {
+			said := "no"
+			if v.Approve {
+				said = "yes"
+			}
+			t.row("  "+string(v.Person), said, when(v.At), v.Reason)
+		}
+		p.table(t)
+	}
+	if len(a.Similar) > 0 {
+		p.heading("Before")
+		t := columns("  ASKED", "STATE", "WHY", "ARGUMENTS")
+		for _, s := range a.Similar {
+			why := "-"
+			if n := len(s.Votes); n > 0 {
+				why = s.Votes[n-1].Reason
+			}
+			t.row("  "+when(s.Asked), s.State.String(), cmp.Or(why, "-"), cmp.Or(brief(string(s.Sent()), 80), "-"))
+		}
+		p.table(t)
+	}
+	switch {
+	case a.MayDecide:
+		p.note("Decide: sallyport approve %s --reason \"...\", or sallyport deny %s --reason \"...\"", a.ID, a.ID)
+	case a.WhyNot != "":
+		p.note("You cannot decide this: %s.", a.WhyNot)
+	}
+}
+
+func pretty(raw []byte) string {
+	var b bytes.Buffer
+	if json.Indent(&b, raw, "  ", "  ") != nil {
+		return string(raw)
+	}
+	return "  " + b.String()
+}
+
+func drillCommand() *cobra.Command {
+	var in api.DrillRequest
+	var stage, role, arguments string
+	approval := prints(&cobra.Command{
+		Use: "approval --agent AGENT --stage STAGE --tool TOOL --args JSON --reason WHY", Short: "Ask people for what nobody should approve", Args: takes(0, 0),
+		Long: lines("Ask people for what nobody should approve. To them it looks like a call that an agent made;",
+			"nothing can be done with it. Whoever decides is told afterwards, and sallyport drill report",
+			"says how many were caught."),
+		Example: examples(`sallyport drill approval --agent support --stage production --tool refund --args '{"payment":"pay_1003","amount":99999}' --reason "the monthly drill"`),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := in.Stage.UnmarshalText([]byte(stage)); err != nil {
+				return usageError{fmt.Errorf("--stage: %w", err)}
+			}
+			if role != "" {
+				if err := in.Role.UnmarshalText([]byte(role)); err != nil {
+					return usageError{fmt.Errorf("--role: %w", err)}
+				}
+			}
+			if err := json.Unmarshal([]byte(arguments), &in.Arguments); err != nil {
+				return usageError{fmt.Errorf("--args: want one JSON object: %w", err)}
+			}
+			return post(c, "/v1/drills", in, func(p *paper, _ *api.Done) { p.fields("asked", "for "+in.Tool+" of "+string(in.Agent)) })
+		},
+	})
+	f := approval.Flags()
+	f.StringVar((*string)(&in.Agent), "agent", "", "the `agent` that seems to ask")
+	f.StringVar(&stage, "stage", "", "the `stage` in which it seems to")
+	f.StringVar(&in.Tool, "tool", "", "the `tool`, as the agent knows it")
+	f.StringVar(&arguments, "args", "", "its arguments, a `JSON` object")
+	f.StringVar(&in.Task, "task", "", "what the run seems to be `for`")
+	f.StringVar(&role, "role", "", "the `role` of those who are asked (default: approver)")
+	f.StringVar(&in.Reason, "reason", "", "`why` the drill is held")
+	suggestValues(approval, "stage", stageNames()...)
+	var since time.Duration
+	report := prints(&cobra.Command{
+		Use: "report", Short: "How people decide, and how many drills they catch", Args: takes(0, 0), Example: examples("sallyport drill report", "sallyport drill report --since 168h"),
+		RunE: func(c *cobra.Command, _ []string) error {
+			return get(c, "/v1/approval-stats?"+query("since", time.Now().Add(-since).UTC().Format(time.RFC3339)).Encode(), func(p *paper, s *control.ApprovalStats) {
+				share := "-"
+				if s.Approved+s.Denied > 0 {
+					share = fmt.Sprintf("%.0f %% of those decided", 100*s.Rate)
+				}
+				caught := "no drill has been decided"
+				if s.Drills > 0 {
+					caught = fmt.Sprintf("%d of %d", s.Caught, s.Drills)
+				}
+				p.fields("since", when(s.Since), "asked", strconv.Itoa(s.Asked), "approved", fmt.Sprintf("%d (%s)", s.Approved, share), "denied", strconv.Itoa(s.Denied),
+					"expired", strconv.Itoa(s.Expired), "waiting", strconv.Itoa(s.Pending), "time to decide", fmt.Sprintf("median %s, slowest %s", s.Median.Round(time.Second), s.Slowest.Round(time.Second)),
+					"drills caught", caught)
+			})
+		},
+	})
+	report.Flags().DurationVar(&since, "since", 30*24*time.Hour, "asked within this `time`")
+	return group(&cobra.Command{Use: "drill", Short: "Find out whether what protects you works"}, requires(approval, "agent", "stage", "tool", "args", "reason"), report)
+}

@@ -1,0 +1,144 @@
+package app
+
+import (
+	"database/sql"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"sallyport/internal/control"
+	"sallyport/internal/policy"
+)
+
+// TestReplay: recorded calls are decided again by other policies; those that end otherwise
+// are grouped by what decides them, those that cannot be decided are counted apart, and
+// policies that decide nothing are found.
+func TestReplay(t *testing.T) {
+	o := startOffice(t)
+	token, erased := o.token(""), o.token("")
+	for _, args := range []string{`{"payment":"pay_1001","amount":50,"reason":"late"}`, `{"payment":"pay_1001","amount":60,"reason":"late"}`} {
+		if m := o.asks(token, "refund", args, true, ""); m.IsError {
+			t.Fatalf("%s", m.Raw)
+		}
+	}
+	o.holds(token, refund200)
+	o.holds(token, `{"payment":"pay_1001","amount":400,"reason":"late"}`)
+	o.asks(token, "add_note", `{"id":"cus_0001","text":"x"}`, true, "")
+	o.asks(token, "refund", `{"payment":7}`, true, "") // does not fit
+	o.asks(erased, "refund", `{"payment":"pay_1001","amount":70,"reason":"late"}`, true, "")
+	records := o.App.Store.Size()
+
+	same := replayTest(t, o, ReplayOptions{})
+	if same.Calls != 6 || same.Same != 6 || same.Flipped != 0 || same.NotAsked != 1 || same.Unlike+same.Gone+same.Erased != 0 {
+		t.Errorf("by the same policies: %+v", same)
+	}
+	uses := map[string][2]int{}
+	for _, u := range same.Policies {
+		uses[u.Policy] = [2]int{u.Matched, u.Decided}
+	}
+	want := map[string][2]int{"read": {}, "refunds": {5, 5}, "large-refunds": {2, 1}, "huge-refunds": {1, 0}, "notes": {1, 0}, "no-notes": {1, 1}}
+	if diff := cmp.Diff(want, uses); diff != "" {
+		t.Errorf("what each policy had to do with it: %s", diff)
+	}
+	for _, u := range same.Policies {
+		if u.Dead() != (u.Policy == "read") || u.Shadowed() != (u.Policy == "huge-refunds" || u.Policy == "notes") {
+			t.Errorf("%s: dead %v, shadowed %v", u.Policy, u.Dead(), u.Shadowed())
+		}
+		if u.Policy == "huge-refunds" && !cmp.Equal(u.Beside, []string{"large-refunds"}) {
+			t.Errorf("beside %v", u.Beside)
+		}
+	}
+
+	// A run whose data is erased.
+	calls, _, err := o.App.Store.ListCalls(t.Context(), control.RecordFilter{}, -1, 1)
+	if err != nil || len(calls) != 1 {
+		t.Fatal(calls, err)
+	}
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(o.App.Dir, ".sallyport/store/sallyport.db")+"?_pragma=busy_timeout(10000)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Exec(`DELETE FROM data_keys WHERE run = $1`, string(calls[0].Run)); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "support.cedar")
+	text := strings.NewReplacer("amount > 100", "amount > 55 && context.args.amount <= 100", `@id("no-notes")
+forbid (principal, action == Action::"crm/add_note", resource);`, "").Replace(heldPolicy)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got := replayTest(t, o, ReplayOptions{Candidate: file})
+	if got.Calls != 5 || got.Same != 2 || got.Flipped != 3 || got.Erased != 1 {
+		t.Errorf("by others: %+v", got)
+	}
+	groups := []Flips{
+		{From: "allow", To: "hold", Then: "permit refunds", Now: "forbid large-refunds", Count: 1},
+		{From: "deny", To: "allow", Then: "forbid no-notes", Now: "permit notes", Count: 1},
+		{From: "hold", To: "allow", Then: "forbid large-refunds", Now: "permit refunds", Count: 1},
+	}
+	if diff := cmp.Diff(groups, got.Groups, cmpopts.IgnoreFields(Flips{}, "Examples")); diff != "" {
+		t.Errorf("groups: %s", diff)
+	}
+	for _, g := range got.Groups {
+		if len(g.Examples) != 1 {
+			t.Errorf("%s to %s: %v", g.From, g.To, g.Examples)
+		}
+	}
+	if one := replayTest(t, o, ReplayOptions{Candidate: file, Most: 2}); one.Calls+one.NotAsked+one.Erased != 2 {
+		t.Errorf("of two: %+v", one)
+	}
+	if now := o.App.Store.Size(); now != records {
+		t.Errorf("%d records were made", now-records)
+	}
+	if _, err := Replay(t.Context(), o.App.Dir, ReplayOptions{Candidate: filepath.Join(t.TempDir(), "none")}); err == nil {
+		t.Error("a candidate that is not there")
+	}
+}
+
+func replayTest(t *testing.T, o *office, r ReplayOptions) *Replayed {
+	t.Helper()
+	out, err := Replay(t.Context(), o.App.Dir, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// TestMutatePolicies: a policy that no test would miss is found.
+func TestMutatePolicies(t *testing.T) {
+	o := startOffice(t)
+	tests := `agent: support
+tests:
+  - {name: small, stage: production, call: {tool: payments/refund, args: {payment: p, amount: 50, reason: r}}, want: allow}
+  - {name: large, stage: production, call: {tool: payments/refund, args: {payment: p, amount: 200, reason: r}}, want: hold}
+  - {name: notes, stage: production, call: {tool: crm/add_note, args: {id: c, text: t}}, want: deny, because: [no-notes]}
+`
+	if err := os.WriteFile(filepath.Join(o.App.Dir, "policies/support.test.yaml"), []byte(tests), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mutants, err := MutatePolicies(o.App.Dir, func(int, int) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	missed := map[string][]policy.Mutation{}
+	for _, m := range mutants {
+		if m.By == "" {
+			missed[m.Policy] = append(missed[m.Policy], m.Mutation)
+		}
+	}
+	want := map[string][]policy.Mutation{
+		"read":         {policy.Dropped, policy.Flipped},
+		"huge-refunds": {policy.Dropped, policy.Flipped},
+		"notes":        {policy.Dropped, policy.Flipped},
+	}
+	if diff := cmp.Diff(want, missed); diff != "" || len(mutants) != 12 {
+		t.Errorf("%d mutants: %s", len(mutants), diff)
+	}
+}
