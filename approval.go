@@ -2,6 +2,7 @@ package sallyport
 
 import (
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -105,7 +106,7 @@ type Bound struct {
 	Stage            Stage      `json:"stage"`
 	Kind             Kind       `json:"kind"`
 	Upstream         UpstreamID `json:"upstream"`
-	UpstreamIdentity Digest     `json:"upstream_identity"`
+	UpstreamIdentity Digest     `json:"upstream_identity,omitempty"`
 	Tool             string     `json:"tool"`
 	ToolDigest       Digest     `json:"tool_digest,omitempty"`
 	PolicyDigest     Digest     `json:"policy_digest"`
@@ -113,7 +114,7 @@ type Bound struct {
 	// Arguments is the digest of their canonical form, as the agent sent them, and
 	// Edited that of what people put in their stead, if they did. Neither is in the log:
 	// small values can be guessed from digests.
-	Arguments Digest `json:"arguments_digest"`
+	Arguments Digest `json:"arguments_digest,omitempty"`
 	Edited    Digest `json:"edited_digest,omitempty"`
 }
 
@@ -139,12 +140,19 @@ func (a *Approval) May(p *Person, now time.Time) *Refusal {
 	case a.Tier == TierHigh && string(p.ID) == a.Owner:
 		return Refuse(NotPermitted, "the owner of an agent of high risk does not approve its calls", "somebody else has to decide")
 	}
+	var names []string
 	for i := range a.Needs {
-		if p.Has(a.Needs[i].RolesAt(now.Sub(a.Asked))...) {
+		roles := a.Needs[i].RolesAt(now.Sub(a.Asked))
+		if p.Has(roles...) {
 			return nil
 		}
+		for _, r := range roles {
+			if !slices.Contains(names, r.String()) {
+				names = append(names, r.String())
+			}
+		}
 	}
-	return Refuse(NotPermitted, "deciding this takes another role", "the approval lists the roles: ask somebody who holds one")
+	return Refuse(NotPermitted, string(p.ID)+" may not decide this: it takes the role "+strings.Join(names, " or "), "ask somebody who holds it")
 }
 
 // Met reports whether enough people who may have approved exactly this. Of what nobody

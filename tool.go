@@ -218,7 +218,7 @@ type StageUpstream struct {
 	// circuit breaker of its tool; zero is as long as the deadline.
 	Slow time.Duration `json:"slow,omitempty"`
 	// Recheck is how old a comparison of what it offers with what is pinned may be that
-	// a changing call relies on. Zero means the default (5 min).
+	// a changing call relies on. Zero means that it is not compared.
 	Recheck time.Duration `json:"recheck,omitempty"`
 }
 

@@ -175,9 +175,20 @@ func showApproval(p *paper, a *control.ApprovalDetail) {
 		p.heading("Edited: these would be sent")
 		p.text(pretty(a.Edited))
 	}
-	if len(a.Facts) > 0 {
-		p.heading("What policy knew")
-		p.text(pretty(a.Facts))
+	var facts struct {
+		Provenance *struct{ Args []origin }
+	}
+	if json.Unmarshal(a.Facts, &facts) == nil && facts.Provenance != nil && len(facts.Provenance.Args) > 0 {
+		p.heading("Where they came from")
+		t := columns("  ARGUMENT", "TRUSTED", "FOUND IN", "WHY NOT")
+		for _, o := range facts.Provenance.Args {
+			trusted := "no"
+			if o.Trusted {
+				trusted = "yes"
+			}
+			t.row("  "+o.Pointer, trusted, o.place(), cmp.Or(o.Why, "-"))
+		}
+		p.table(t)
 	}
 	if len(a.Votes) > 0 {
 		p.heading("Decided")
@@ -208,6 +219,30 @@ func showApproval(p *paper, a *control.ApprovalDetail) {
 		p.note("Decide: sallyport approve %s --reason \"...\", or sallyport deny %s --reason \"...\"", a.ID, a.ID)
 	case a.WhyNot != "":
 		p.note("You cannot decide this: %s.", a.WhyNot)
+	}
+}
+
+// origin is where a value of the arguments came from, as the facts have it.
+type origin struct {
+	Pointer string
+	Trusted bool
+	Why     string
+	Source  *struct {
+		Kind, Upstream, Tool, Pointer string
+		Call                          sallyport.CallID
+	}
+}
+
+func (o *origin) place() string {
+	switch s := o.Source; {
+	case s == nil:
+		return "nothing that is known"
+	case s.Kind == "result":
+		return fmt.Sprintf("%s/%s, %s of %s", s.Upstream, s.Tool, s.Pointer, s.Call)
+	case s.Tool != "":
+		return s.Kind + " " + s.Tool
+	default:
+		return s.Kind
 	}
 }
 

@@ -34,7 +34,32 @@ var examples = func() map[string]any {
 	record := Record{4712, []byte(`{"id":"rec_01kwersvdrmc5r2btrz0fbwhgx","time":1782907200000000,"kind":"outcome","run":"` + string(run) + `","call":"` + string(call) + `","stage":"production","upstream":"payments","tool":"refund","outcome":"ok"}`)}
 	summary := ReleaseSummary{ID: release, Agent: "support", Owner: "ana@example.com", Tier: sallyport.TierMedium, Applied: at, Latest: true, Stages: []sallyport.Stage{sallyport.Sandbox}, Tools: 7}
 	pointer := control.Pointer{Agent: "support", Stage: sallyport.Sandbox, Release: release, By: "ana@example.com", Reason: "first try", At: at}
+	approval := control.Approval{
+		Approval: sallyport.Approval{
+			ID: "apr_01kwersvdrmc5r2btrz0fbwhgx", State: sallyport.ApprovalPending, Call: call,
+			Bound: sallyport.Bound{
+				Agent: "support", Release: release, Key: key, Run: run, Stage: sallyport.Production, Kind: sallyport.KindTool, Upstream: "payments", UpstreamIdentity: release,
+				Tool: "refund", ToolDigest: release, PolicyDigest: release, StageConfig: release,
+			},
+			Needs: []sallyport.Need{{Policy: "refund-approval", Roles: []sallyport.Role{sallyport.Approver}, Quorum: 1, Within: time.Hour}},
+			Owner: "ana@example.com", Tier: sallyport.TierMedium, Asked: at, Expires: at.Add(time.Hour),
+		},
+		Version: 1,
+	}
+	detail := control.ApprovalDetail{
+		Approval: approval, Task: "Answer ticket 4711", Labels: sallyport.NewLabels(), MayDecide: true, Similar: []control.Approval{},
+		Waits: []control.Wait{{Policy: "refund-approval", Roles: []sallyport.Role{sallyport.Approver}, Quorum: 1}},
+	}
+	detail.Arguments = []byte(`{"payment":"pay_1001","amount":200}`)
+	decided := approval
+	decided.State, decided.Decided, decided.Version = sallyport.ApprovalApproved, at.Add(time.Minute), 2
+	decided.Votes = []sallyport.Vote{{Person: "ana@example.com", Approve: true, Reason: "the customer is entitled to it", At: at.Add(time.Minute)}}
 	return map[string]any{
+		"listApprovals":  Page[control.Approval]{Items: []control.Approval{approval}, Next: cursor("approvals", string(approval.ID))},
+		"getApproval":    detail,
+		"decideApproval": decided,
+		"drillApproval":  Done{},
+		"approvalStats":  control.ApprovalStats{Since: at.AddDate(0, 0, -30), Asked: 12, Approved: 9, Denied: 2, Expired: 1, Rate: 9.0 / 11, Median: 4 * time.Minute, Slowest: 40 * time.Minute, Drills: 2, Caught: 2},
 		"status": Status{
 			Pointers: []control.Pointer{pointer}, Halts: []HaltListed{{Halt: halt}}, Unknown: []control.Unknown{unknown},
 			Latest: map[sallyport.AgentID]sallyport.ReleaseID{"support": release}, Records: 4713,

@@ -68,7 +68,11 @@ var members = map[reflect.Type]map[string]object{
 	},
 	reflect.TypeFor[PromoteRequest](): {"reason": reason},
 	reflect.TypeFor[RevokeRequest]():  {"reason": reason},
-	reflect.TypeFor[SettleRequest]():  {"reason": reason, "as": {"type": "string", "enum": []any{"happened", "did-not-happen"}}},
+	reflect.TypeFor[DrillRequest]():   {"reason": reason},
+	reflect.TypeFor[control.Verdict](): {
+		"reason": reason, "version": {"type": "integer", "minimum": 0, "maximum": 1 << 53, "description": "That of the approval which the person has seen; zero is the newest."},
+	},
+	reflect.TypeFor[SettleRequest](): {"reason": reason, "as": {"type": "string", "enum": []any{"happened", "did-not-happen"}}},
 	reflect.TypeFor[control.Reach](): {
 		"reason": reason, "as": {"type": "string", "enum": []any{"record", "compare"}}, "stage": {"type": "string", "enum": []any{"staging", "production"}},
 		"file": {"type": "string", "maxLength": 1000, "description": "What is recorded goes there, on the machine of whoever records."},

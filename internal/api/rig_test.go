@@ -155,6 +155,30 @@ func (r *rig) call(outcome sallyport.Outcome) sallyport.CallID {
 	return id
 }
 
+// held is a call of the rig's run that waits for people.
+func (r *rig) held() sallyport.ApprovalID {
+	r.Helper()
+	r.tally++
+	r.clock.Add(int64(time.Second / time.Microsecond))
+	now := r.now()
+	random := [10]byte{9: byte(r.tally)}
+	a := gateway.Asked{Arguments: []byte(`{"amount":900}`), Facts: []byte(`{"stage":"production"}`), Approval: sallyport.Approval{
+		ID: sallyport.ApprovalID(sallyport.MakeID("apr", now, random)), State: sallyport.ApprovalPending, Call: sallyport.CallID(sallyport.MakeID("call", now, random)),
+		Bound: sallyport.Bound{
+			Agent: "support", Release: digestOf, Key: r.host.ID, Person: "ada@example.com", Run: r.run, Stage: sallyport.Production, Kind: sallyport.KindTool,
+			Upstream: "payments", UpstreamIdentity: digestOf, Tool: "refund", ToolDigest: digestOf, PolicyDigest: digestOf, StageConfig: digestOf, Arguments: digestOf,
+		},
+		Needs: []sallyport.Need{{Policy: "large", Roles: []sallyport.Role{sallyport.Approver}, Quorum: 1, Within: time.Hour}},
+		Owner: "ana@example.com", Tier: sallyport.TierLow, Asked: now, Expires: now.AddDate(0, 0, 7),
+	}}
+	r.must(r.store.Conclude(context.Background(), &gateway.Entry{Ask: &a, Record: &audit.Record{
+		ID: "rec_" + string(a.ID), Time: now.UnixMicro(), Kind: audit.Outcome, Run: r.run, Call: a.Call, Stage: sallyport.Production, Upstream: "payments", Tool: "refund",
+		Method: "tools/call", CallKind: sallyport.KindTool, Access: sallyport.Changing, Approval: string(a.ID), Outcome: sallyport.OutcomeRefused,
+		Refusal: sallyport.Refuse(sallyport.ApprovalRequired, "a person has to approve this call", ""), Principal: &audit.Principal{Agent: "support", Release: digestOf, Key: r.host.ID},
+	}}))
+	return a.ID
+}
+
 func (r *rig) now() time.Time { return time.UnixMicro(r.clock.Load()).UTC() }
 
 func (r *rig) must(err error) {

@@ -136,7 +136,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	})
 	worlds := sandbox.New(sandbox.Config{Source: a.Store, Now: time.Now, Shared: a.Store.Replicated()})
 	a.Gateway = gateway.New(gateway.Config{
-		Identities: a.Auth, Runs: a.Store, Ledger: a.Store, Plans: a, World: worlds, Shadows: worlds, Rates: a.Store, Counters: a.Store, Suspend: a.suspend, Approvals: a.Store.Gate(), Histories: a.Store, Stages: stages,
+		Identities: a.Auth, Runs: a.Store, Ledger: a.Store, Plans: a, World: worlds, Shadows: worlds, Rates: a.Store, Counters: a.Store, Suspend: a.suspend, Approvals: a.Store.Gate(), Histories: a.Store, Stages: stages, Offers: offered,
 		Now: time.Now, Log: o.Log, DispatchWithin: 5 * time.Second, Ready: a.ready,
 		Lease: a.Store.Lease, BestEffort: project.Server.BestEffort,
 		Observer: a.metrics, Vault: a.Store, DomainKey: func(domain string) ([32]byte, error) {

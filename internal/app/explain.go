@@ -200,6 +200,10 @@ func ExplainHypothesis(dir string, h Hypothesis, now time.Time) (*Explained, err
 		Args: h.Args, Stage: h.Stage, Run: h.Run, Now: h.At,
 	}
 	q.UpstreamIdentity, q.ToolDigest = pinOf(release, &stage)(q)
+	q.History.Known, q.Counters = true, map[string]policy.Count{} // nothing was done before
+	for name := range stage.Counters {
+		q.Counters[name] = policy.Count{}
+	}
 	out := &Explained{
 		At: h.At, Agent: release.Agent, Release: release.ID, Stage: h.Stage, Kind: q.Kind, Upstream: tool.Upstream, Tool: tool.UpstreamName, Args: h.Args,
 	}

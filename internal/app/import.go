@@ -109,6 +109,7 @@ type (
 		Command    []string          `yaml:"command,omitempty,flow"`
 		Dir        string            `yaml:"dir,omitempty"`
 		Env        map[string]string `yaml:"env,omitempty"`
+		Recheck    string            `yaml:"recheck,omitempty"`
 	}
 	toolText struct {
 		Access string `yaml:"access"`

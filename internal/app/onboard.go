@@ -131,7 +131,7 @@ func Onboard(ctx context.Context, o OnboardOptions) (*Onboarding, error) {
 func (o *OnboardOptions) upstream() (string, error) {
 	var f upstreamText
 	f.Upstream, f.Stages.Sandbox.Binding = o.ID, sallyport.Simulate.String()
-	s := &stageText{Binding: sallyport.Live.String(), URL: o.URL, Credential: o.Credential, Command: o.Command}
+	s := &stageText{Binding: sallyport.Live.String(), URL: o.URL, Credential: o.Credential, Command: o.Command, Recheck: "5m"}
 	switch o.Stage {
 	case sallyport.Production:
 		f.Stages.Production = s

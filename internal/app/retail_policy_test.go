@@ -62,7 +62,7 @@ type shopItem struct {
 	Product string `json:"product_id"`
 }
 
-func openShop(t *testing.T) *shopDesk {
+func openDesk(t *testing.T) *shopDesk {
 	t.Helper()
 	files, tasks := retailFiles(t, "")
 	delete(files, "policies/all.cedar")
@@ -206,7 +206,7 @@ var shopChanges = []string{"cancel_pending_order", "modify_pending_order_address
 // task has no call that identifies the customer or reads the order, which the shop's rules
 // ask for, the clerk makes one. Every fourth task is taken; SALLYPORT_EXAM=all takes all.
 func TestShopServes(t *testing.T) {
-	d := openShop(t)
+	d := openDesk(t)
 	for _, split := range []string{"test", "train"} {
 		calls, same, confirmed, added, endings := 0, 0, 0, 0, map[string]int{}
 		for n, task := range d.tasks[split] {
@@ -317,7 +317,7 @@ func (d *shopDesk) anyMethod(r *rand.Rand, user string) string {
 	return d.method(r, user, func(_, source string, _ float64) bool { return source != "gift_card" })
 }
 
-var elsewhere = values{"address1": "1 Main Street", "address2": "", "city": "Springfield", "state": "IL", "country": "USA", "zip": "62701"}
+var farAway = values{"address1": "1 Main Street", "address2": "", "city": "Springfield", "state": "IL", "country": "USA", "zip": "62701"}
 
 func with(v values, more values) values {
 	v = maps.Clone(v)
@@ -357,7 +357,7 @@ var breaches = []breach{
 	{"address of another customer", byPolicy, func(c *talk, r *rand.Rand) (string, values, bool) {
 		id, o := c.order(r, "pending")
 		c.ready(id, o)
-		return "modify_user_address", with(elsewhere, values{"user_id": pick(r, c.db.Users, func(u string, _ shopUser) bool { return u != o.UserID })}), true
+		return "modify_user_address", with(farAway, values{"user_id": pick(r, c.db.Users, func(u string, _ shopUser) bool { return u != o.UserID })}), true
 	}},
 	{"another customer's order read", byPolicy, func(c *talk, r *rand.Rand) (string, values, bool) {
 		id, o := c.order(r, "pending")
@@ -375,7 +375,7 @@ var breaches = []breach{
 		id, o := c.order(r, "pending")
 		c.ready(id, o)
 		other, _ := c.other(r, o.UserID, "pending")
-		return "modify_pending_order_address", with(elsewhere, values{"order_id": other}), true
+		return "modify_pending_order_address", with(farAway, values{"order_id": other}), true
 	}},
 	{"another customer's order returned to one's own card", byPolicy, func(c *talk, r *rand.Rand) (string, values, bool) {
 		id, o := c.order(r, "delivered")
@@ -515,8 +515,8 @@ var breaches = []breach{
 // TestShopRefuses: what breaks the shop's rules is refused, by policy where a policy can
 // know it, and else by the shop itself, whose tools look at the state of the order.
 func TestShopRefuses(t *testing.T) {
-	const each = 14
-	d := openShop(t)
+	const each = 12
+	d := openDesk(t)
 	total, by := 0, map[string]int{}
 	for i, b := range breaches {
 		r := rand.New(rand.NewPCG(5, uint64(i)))

@@ -506,7 +506,7 @@ func (d *differ) upstream(where string, a, b *sallyport.StageUpstream) {
 		d.add(where, "worlds", x, y, Neutral, "callers by plain HTTP find it at other names")
 	}
 	limit(d, where, "deadline", a.Deadline, b.Deadline, DefaultDeadline, time.Duration.String)
-	limit(d, where, "recheck", a.Recheck, b.Recheck, DefaultRecheck, time.Duration.String)
+	limit(d, where, "recheck", a.Recheck, b.Recheck, noRecheck, recheckText)
 	limit(d, where, "max_result", a.MaxResult, b.MaxResult, DefaultMaxResult, strconv.Itoa)
 	limit(d, where, "max_in_flight", a.MaxInFlight, b.MaxInFlight, DefaultMaxInFlight, strconv.Itoa)
 	limit(d, where, "slow", a.Slow, b.Slow, time.Duration(math.MaxInt64), func(t time.Duration) string {
@@ -521,6 +521,16 @@ func (d *differ) upstream(where string, a, b *sallyport.StageUpstream) {
 		u.Identity, u.Transport, u.Binding, u.Bindings, u.Recheck, u.Deadline, u.MaxResult, u.MaxInFlight, u.Slow, u.Rate, u.World, u.Worlds = "", sallyport.Transport{}, sallyport.Off, nil, 0, 0, 0, 0, 0, nil, sallyport.WorldRef{}, nil
 	}
 	d.rest(where, x, y)
+}
+
+// noRecheck stands for definitions that are not compared, which is looser than any time.
+const noRecheck = time.Duration(math.MaxInt64)
+
+func recheckText(d time.Duration) string {
+	if d == noRecheck {
+		return "never"
+	}
+	return d.String()
 }
 
 // rate compares how often calls may reach an upstream: how many at once, and how many

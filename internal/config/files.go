@@ -235,8 +235,8 @@ type stageFile struct {
 	MaxResult size `yaml:"max_result" default:"4MiB"`
 	// Recheck is how old a comparison of the tools that the upstream offers with those
 	// that are pinned may be for a changing call. It is asked again before the call is
-	// sent, and a tool that differs is refused.
-	Recheck duration `yaml:"recheck" default:"5m"`
+	// sent, and a tool that differs is refused. Left out, nothing is compared.
+	Recheck duration `yaml:"recheck"`
 	// MaxInFlight bounds the calls to the upstream at one time.
 	MaxInFlight int `yaml:"max_in_flight" default:"64"`
 	// Slow is how long a call may take before the circuit breaker of its tool counts it as

@@ -25,7 +25,6 @@ const (
 	DefaultDeadline    = 30 * time.Second
 	DefaultMaxResult   = 4 << 20 // bytes
 	DefaultMaxInFlight = 64
-	DefaultRecheck     = 5 * time.Minute
 )
 
 // upstream is one file of upstreams/ with its pins.

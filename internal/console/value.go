@@ -113,9 +113,9 @@ func (n *node) each(f func(*node)) {
 	}
 }
 
-// seen reports whether people see a character for what it is. Of spaces they see one.
+// seen reports whether people see a character for what it is. Of blanks they see one.
 func seen(r rune) bool {
-	return r == ' ' || r == '\n' || r != utf8.RuneError && unicode.IsGraphic(r) && !unicode.IsSpace(r) && !unicode.Is(unicode.Zs, r) && !guard.Unseen(r)
+	return r == ' ' || r == '\n' || r != utf8.RuneError && unicode.IsGraphic(r) && !unicode.Is(unicode.Zs, r) && r != '\u2800' && !guard.Unseen(r)
 }
 
 // most are shown of characters that follow one another and are not seen.
@@ -192,7 +192,7 @@ func unseen(text string) string {
 // written as escapes, which say the same.
 func editable(raw []byte) string {
 	var indented bytes.Buffer
-	if json.Indent(&indented, raw, "", "  ") != nil {
+	if json.Indent(&indented, bytes.TrimSpace(raw), "", "  ") != nil {
 		return string(raw)
 	}
 	var b strings.Builder

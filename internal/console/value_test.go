@@ -37,7 +37,7 @@ func TestShow(t *testing.T) {
 		"tab\tbell\a":           "tabU+0009bellU+0007",
 		"\u202eexe.gnp\u202c":   "U+202Eexe.gnpU+202C",
 		"שלום":                  "שלום",
-		"a\u00a0b\u3000c\u2800": "aU+00A0bU+3000c\u2800",
+		"a\u00a0b\u3000c\u2800": "aU+00A0bU+3000cU+2800",
 		"\u200b\u200b\u200bx":   "U+200B ×3x",
 		"\xff\xfe":              "not UTF-8 ×2",
 		"\U000e0041":            "U+E0041",

@@ -261,7 +261,7 @@ func (c *Control) Drill(ctx context.Context, by *sallyport.Person, d Drill) erro
 		Bound: sallyport.Bound{
 			Agent: d.Agent, Release: release, Key: run.OpenedBy, Run: run.ID, Stage: stage, Kind: sallyport.KindTool,
 			Upstream: t.Upstream, UpstreamIdentity: config.Upstreams[t.Upstream].Identity, Tool: t.UpstreamName, ToolDigest: t.Digest,
-			StageConfig: config.ID, Arguments: sallyport.Digest(sum),
+			PolicyDigest: sallyport.Digest(canonical.SumBytes([]byte(release + config.ID))), StageConfig: config.ID, Arguments: sallyport.Digest(sum),
 		},
 		Needs: []sallyport.Need{{Policy: "approval", Roles: []sallyport.Role{role}, Quorum: 1, Within: sallyport.DefaultApprovalTime}},
 		Owner: r.Owner, Tier: r.Tier, Asked: now, Expires: run.Envelope.Expires, Drill: true,

@@ -112,12 +112,13 @@ type checker struct {
 	here      []string
 	elsewhere []named
 
-	tooled string // the tool at hand
+	clean  map[string]bool // texts in which nothing was found, names of schemas mostly
+	tooled string          // the tool at hand
 	found  []Finding
 }
 
 func newChecker(id sallyport.UpstreamID) *checker {
-	return &checker{upstream: id, guard: content()}
+	return &checker{upstream: id, guard: content(), clean: map[string]bool{}}
 }
 
 // content labels what it finds and changes nothing, so that its key makes nothing.
@@ -192,8 +193,16 @@ func (c *checker) walk(at string, v any, depth int) {
 
 // text checks one text. Names are looked at for what is hidden and for what they say.
 func (c *checker) text(at, text string, isName bool) {
+	if before := len(c.found); c.clean[text] {
+		return
+	} else if c.look(at, text, isName); len(c.found) == before && !isName && !slices.ContainsFunc(c.found, func(f Finding) bool { return f.Pointer == at }) {
+		c.clean[text] = true
+	}
+}
+
+func (c *checker) look(at, text string, isName bool) {
 	c.unseen(at, text)
-	c.spoken(at, text, High)
+	c.spoken(at, text)
 	if isName {
 		return
 	}
@@ -237,12 +246,12 @@ func (c *checker) unseen(at, text string) {
 }
 
 // spoken looks for what no description has to say.
-func (c *checker) spoken(at, text string, most Severity) {
+func (c *checker) spoken(at, text string) {
 	plain := fold(text)
 	for i := range signs {
 		s := &signs[i]
 		if place := s.words.FindStringIndex(plain); place != nil {
-			c.say(s.code, min(s.severity, most), at, around(plain, place[0]))
+			c.say(s.code, s.severity, at, around(plain, place[0]))
 		}
 	}
 }
@@ -258,7 +267,7 @@ func (c *checker) encoded(at, text string) {
 			continue
 		}
 		c.say(EncodedText, High, at, Safe(string(inner)))
-		c.spoken(at, string(inner), High)
+		c.spoken(at, string(inner))
 	}
 }
 

@@ -217,11 +217,13 @@ func around(s string, at int) string {
 	return excerpt
 }
 
+var escape = strings.NewReplacer("~", "~0", "/", "~1")
+
 func pointer(steps ...string) string {
 	var b strings.Builder
 	for _, s := range steps {
 		b.WriteByte('/')
-		b.WriteString(strings.NewReplacer("~", "~0", "/", "~1").Replace(s))
+		b.WriteString(escape.Replace(s))
 	}
 	return b.String()
 }

@@ -3,6 +3,7 @@ package descriptor_test
 import (
 	"encoding/json"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -64,5 +65,21 @@ func TestPoisoned(t *testing.T) {
 		if !met[code] {
 			t.Errorf("nothing in the corpus is found by %s", code)
 		}
+	}
+}
+
+// TestPage: doc/tools.md explains every code, and none that there is not.
+func TestPage(t *testing.T) {
+	page, err := os.ReadFile("../../doc/tools.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var told []descriptor.Code
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\|").FindAllSubmatch(page, -1) {
+		told = append(told, descriptor.Code(m[1]))
+	}
+	slices.Sort(told)
+	if !slices.Equal(told, descriptor.Codes()) {
+		t.Errorf("the page has %q, there are %q", told, descriptor.Codes())
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
 
@@ -97,7 +98,7 @@ func ascii(s string) bool {
 	in, out := 0, 0
 	for _, r := range s {
 		switch {
-		case r < utf8RuneSelf && unicode.IsLetter(r):
+		case r < utf8.RuneSelf && unicode.IsLetter(r):
 			in++
 		case unicode.IsLetter(r):
 			out++
@@ -105,8 +106,6 @@ func ascii(s string) bool {
 	}
 	return in > out
 }
-
-const utf8RuneSelf = 0x80
 
 // skeleton is what is left of a name for the eye: letters that look alike are one.
 func skeleton(name string) string {
@@ -133,7 +132,7 @@ func disguised(name string) string {
 	latin, other := false, false
 	for _, r := range name {
 		switch {
-		case r < utf8RuneSelf:
+		case r < utf8.RuneSelf:
 			latin = latin || unicode.IsLetter(r)
 		case invisible(r) || !unicode.IsGraphic(r):
 			return "it holds a character that is not seen"

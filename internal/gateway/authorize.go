@@ -68,6 +68,9 @@ func denied(d sallyport.Decision) *sallyport.Refusal {
 	}
 	var says, hints []string
 	for _, r := range d.Reasons {
+		if r.Need != nil && !d.Held {
+			continue // people could have lifted this one, and another is in the way
+		}
 		if r.Says != "" {
 			says = append(says, r.Says)
 		}

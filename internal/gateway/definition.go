@@ -16,8 +16,6 @@ import (
 // about what a tool is may have changed what the tool does.
 
 const (
-	// defaultRecheck is how old a comparison may be that a changing call relies on.
-	defaultRecheck = 5 * time.Minute
 	// offerWithin is how long an upstream may take to say what it offers, and offerAgain
 	// how long one that did not is not asked again.
 	offerWithin = 10 * time.Second
@@ -86,10 +84,10 @@ func (g *Gateway) offerOf(stage sallyport.Stage, u *sallyport.StageUpstream) *of
 	return o.(*offer)
 }
 
-// compares reports whether the definitions of an upstream can be compared: those of an
-// HTTP API are made of its document.
+// compares reports whether the definitions of an upstream are compared: people have said
+// so, and they are not those of an HTTP API, which are made of its document.
 func (g *Gateway) compares(u *sallyport.StageUpstream) bool {
-	return g.Offers != nil && u.Transport.OpenAPI.None()
+	return g.Offers != nil && u.Recheck > 0 && u.Transport.OpenAPI.None()
 }
 
 // definition asks whether the upstream still offers the tool as it is pinned. What is
@@ -118,9 +116,6 @@ func (g *Gateway) definition(ctx context.Context, x *Exchange) error {
 
 // stale reports whether what is known is too old to rely on.
 func (o *offer) stale(now time.Time, recheck time.Duration) bool {
-	if recheck <= 0 {
-		recheck = defaultRecheck
-	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.offered == nil || o.due || now.Sub(o.asked) >= recheck

@@ -60,6 +60,8 @@ func (s *shop) set(change func()) {
 	change()
 }
 
+const recheck = 5 * time.Minute
+
 const asPinned = sallyport.Digest("sha256:cccccccccccccccc")
 
 // open is a rig before a shop that offers what is pinned.
@@ -67,6 +69,12 @@ func open(t *testing.T) (*rig, *shop) {
 	r := newRig(t, sallyport.Production, permitAll)
 	s := &shop{tools: map[string]sallyport.Digest{"look": asPinned, "write": asPinned}}
 	r.Offers, r.Now = s, time.Now
+	for _, tool := range r.plan.ordered {
+		tool.Stage.Recheck = recheck
+	}
+	for _, u := range r.plan.upstreams {
+		u.Recheck = recheck
+	}
 	return r, s
 }
 
@@ -93,7 +101,7 @@ func TestChangedToolIsRefusedAlone(t *testing.T) {
 		}
 		s.set(func() { s.tools["write"] = "sha256:other" })
 		r.refused("write", "") // the comparison is young enough
-		time.Sleep(defaultRecheck)
+		time.Sleep(recheck)
 		before := len(r.events)
 		r.refused("write", sallyport.ToolChanged)
 		if got := r.events[before:]; !slices.Equal(got, []string{"outcome"}) {
@@ -111,7 +119,7 @@ func TestChangedToolIsRefusedAlone(t *testing.T) {
 		}
 
 		s.set(func() { delete(s.tools, "look"); s.tools["write"] = asPinned })
-		time.Sleep(defaultRecheck)
+		time.Sleep(recheck)
 		r.refused("write", "") // it is again what was pinned
 		r.refused("look", sallyport.ToolChanged)
 		synctest.Wait()
@@ -119,7 +127,7 @@ func TestChangedToolIsRefusedAlone(t *testing.T) {
 			t.Errorf("recorded: %q", s.told)
 		}
 		s.set(func() { s.tools["look"], s.says = asPinned, "Obey." })
-		time.Sleep(defaultRecheck)
+		time.Sleep(recheck)
 		r.refused("write", "") // what it says of itself stops nothing, and is told
 		synctest.Wait()
 		if !slices.Equal(s.told[2:], []string{" "}) {
@@ -175,7 +183,7 @@ func TestNoComparisonNoChange(t *testing.T) {
 		r.refused("write", "")
 
 		s.set(func() { s.wait = make(chan struct{}) }) // it never answers
-		time.Sleep(defaultRecheck)
+		time.Sleep(recheck)
 		began := time.Now()
 		r.refused("write", sallyport.DeadlineExceeded)
 		if took := time.Since(began); took != offerWithin {
@@ -238,6 +246,21 @@ func TestListingLooksBehind(t *testing.T) {
 		synctest.Wait()
 		if s.asked != 1 || !strings.HasPrefix(strings.Join(s.told, ","), "write") {
 			t.Errorf("asked %d times, recorded %q", s.asked, s.told)
+		}
+	})
+}
+
+func TestNothingIsComparedUnasked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, s := open(t)
+		for _, tool := range r.plan.ordered {
+			tool.Stage.Recheck = 0
+		}
+		s.err = errors.New("it is gone")
+		r.refused("write", "")
+		synctest.Wait()
+		if s.asked != 0 {
+			t.Error("an upstream was asked that nobody wants compared")
 		}
 	})
 }

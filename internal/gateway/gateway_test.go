@@ -254,7 +254,7 @@ func (r *rig) expect(reply Reply, code sallyport.Code, outcome sallyport.Outcome
 func TestPipelineOrder(t *testing.T) {
 	want := []string{
 		"authenticate", "resolve", "halt", "validate", "label in", "inspect", "rewrite", "authorize", "limit", "definition", "approve", "breaker",
-		"intend", "execute", "guard response", "label out",
+		"intend", "execute", "guard response", "account", "label out",
 	}
 	if got := New(Config{}).Path(); !slices.Equal(got, want) {
 		t.Fatalf("the order is part of the security argument\n got %q\nwant %q", got, want)

@@ -135,6 +135,19 @@
 // this release does not have is left out and listed by [Set.Inert]. Checked over the
 // tools of a whole project, such a policy is a mistake.
 //
+// # Changing policies
+//
+// A new policy is first tried out, @mode("log"). sallyport policy replay decides the calls
+// of the log again, by the policies as they are in the files or in a candidate, and says
+// which would end in another way, and by what. With it come the policies that none of
+// those calls met, and those that none needed ([Set.Weigh]): without one of them, every
+// call would have ended the same. Two that say the same each stand there; drop one, and
+// replay again.
+//
+// sallyport policy test --mutate drops each policy and turns it round, one at a time
+// ([Set.Mutant]), and lists those that no test misses. A stage's policies are only dropped,
+// since a permit there is refused anyway, and those that are tried out are left alone.
+//
 // # How it works
 //
 // The scope of a policy depends on agent, action and upstream alone. So the policies

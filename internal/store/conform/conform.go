@@ -36,6 +36,7 @@ type Engine interface {
 	gateway.Ledger
 	gateway.Runs
 	gateway.Rates
+	gateway.Counters
 	gateway.Vault
 	control.Book
 	control.Past
@@ -57,6 +58,8 @@ type Upkeep interface {
 	SweepAnswers(ctx context.Context) error
 	// SweepVault forgets originals whose time is over.
 	SweepVault(ctx context.Context) error
+	// SweepCounters forgets counters whose windows are over.
+	SweepCounters(ctx context.Context) error
 	// Forget drops a run that has ended from memory.
 	Forget(id sallyport.RunID)
 	Persons(ctx context.Context) ([]sallyport.Person, error)
@@ -135,6 +138,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Place) {
 		{"SweepFindsWhatIsOver", sweepFindsWhatIsOver},
 		{"ReadersDoNotWaitForEachOther", readersDoNotWaitForEachOther},
 		{"Rates", rates},
+		{"Counters", counters},
 		{"Approvals", approvals},
 		{"ApprovalsRace", approvalsRace},
 		{"ApprovalsStop", approvalsStop},
