@@ -119,6 +119,31 @@ func BenchmarkReplicas(b *testing.B) {
 	}
 }
 
+// BenchmarkSteps measures what the steps that a project asks for add to a governed call.
+// What a run knows grows with its calls: bytes of memory are those after all of them.
+func BenchmarkSteps(b *testing.B) {
+	const (
+		provenance = "@id(\"from\") forbid (principal, action == Action::\"fast/echo\", resource) when { context.provenance.untrusted_urls > 0 };\n"
+		guard      = "stages: {production: {guard: {in: {email: pseudonymise, secret: deny}, out: {email: pseudonymise, phone: pseudonymise, secret: redact}}}}\n"
+	)
+	for _, access := range []string{"read", "changing"} {
+		for _, s := range []struct {
+			name string
+			p    benchProject
+		}{
+			{"plain", benchProject{}}, {"provenance", benchProject{more: provenance}}, {"guard", benchProject{pipeline: guard}}, {"both", benchProject{more: provenance, pipeline: guard}},
+		} {
+			b.Run(access+"/"+s.name, func(b *testing.B) {
+				u := testkit.NewFastUpstream(b)
+				p := s.p
+				p.upstreams = []benchUpstream{{"fast", u.URL, access}}
+				a, token := benchApp(b, p)
+				benchCalls(b, u, a.URL+"/mcp", token, 24)
+			})
+		}
+	}
+}
+
 // BenchmarkPolicies measures a governed read beside more and more policies that
 // are about other tools.
 func BenchmarkPolicies(b *testing.B) {
@@ -349,6 +374,8 @@ type benchProject struct {
 	postgres  string // the URL of a database; empty for a file
 	tools     int    // of the first upstream, beside echo
 	policies  int    // about those tools, beside the one that permits all
+	more      string // policies
+	pipeline  string // pipeline.yaml
 }
 
 type benchUpstream struct{ name, url, access string }
@@ -358,7 +385,7 @@ func benchApp(b *testing.B, p benchProject) (*App, string) {
 	b.Helper()
 	dir, ctx := b.TempDir(), b.Context()
 	var policies strings.Builder
-	policies.WriteString("@id(\"all\")\npermit (principal, action, resource);\n")
+	policies.WriteString("@id(\"all\")\npermit (principal, action, resource);\n" + p.more)
 	for i := range p.policies {
 		fmt.Fprintf(&policies, "@id(\"other-%d\")\nforbid (principal, action == Action::\"%s/other_%d\", resource) when { context.run.calls > 1000000 };\n", i, p.upstreams[0].name, i%max(p.tools, 1))
 	}
@@ -387,6 +414,9 @@ func benchApp(b *testing.B, p benchProject) (*App, string) {
 		files["upstreams/"+u.name+".yaml"] = fmt.Sprintf("upstream: %[1]s\npins: %[1]s.pins.json\nstages:\n  sandbox: {binding: simulate}\n  production:\n    url: %[2]s\n    era: %[5]q\n    binding: live\n    deadline: %[3]s\ntools:\n%[4]s", u.name, u.url, deadline, declared, era)
 		files["upstreams/"+u.name+".pins.json"] = fmt.Sprintf("{\"server\":{\"protocolVersion\":%q,\"capabilities\":%s,\"serverInfo\":%s,\"instructions\":\"Echo what you like.\"},\"tools\":[%s]}\n",
 			era, testkit.Capabilities, testkit.ServerInfo, pinned)
+	}
+	if p.pipeline != "" {
+		files["pipeline.yaml"] = p.pipeline
 	}
 	if p.postgres != "" {
 		files["sallyport.yaml"] += "store: {postgres: \"file:secrets/store\"}\n"

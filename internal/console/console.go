@@ -13,7 +13,6 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"embed"
-	_ "embed"
 	"encoding/base64"
 	"errors"
 	"html/template"

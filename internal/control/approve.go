@@ -269,6 +269,17 @@ func (c *Control) Drill(ctx context.Context, by *sallyport.Person, d Drill) erro
 	if err := c.Live.Fits(ctx, &a.Bound, d.Arguments); err != nil {
 		return err
 	}
+	// It asks as the last real one did: otherwise people would know it by that.
+	before, err := c.Pending.ListApprovals(ctx, ApprovalFilter{Agent: d.Agent}, "", 200)
+	if err != nil {
+		return err
+	}
+	for i := range before {
+		if b := &before[i]; !b.Drill && b.Bound.Upstream == t.Upstream && b.Bound.Tool == t.UpstreamName && b.Bound.Stage == stage && d.Role == 0 {
+			a.Needs, a.Facts, a.Bound.PolicyDigest = b.Needs, b.Facts, b.Bound.PolicyDigest
+			break
+		}
+	}
 	record, err := c.record(audit.Drilled, by.ID, map[string]any{"reason": d.Reason})
 	if err != nil {
 		return err
