@@ -26,7 +26,7 @@ var layers = []struct {
 	}},
 	{"content", []string{"internal/scrub"}},
 	{"words", []string{"."}},
-	{"judgement", []string{"internal/guard", "internal/policy", "internal/limit", "internal/flow", "internal/audit", "internal/twin", "internal/cassette", "internal/draft", "internal/fault", "internal/synth"}},
+	{"judgement", []string{"internal/guard", "internal/policy", "internal/limit", "internal/flow", "internal/audit", "internal/twin", "internal/cassette", "internal/draft", "internal/fault", "internal/synth", "internal/redteam"}},
 	{"registration", []string{"internal/descriptor"}},
 	{"engines", []string{"internal/gateway", "internal/config", "internal/control", "internal/sandbox"}},
 	{"edges", []string{

@@ -133,6 +133,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		Records:  func() float64 { return float64(a.Store.Size()) },
 		Halts:    func() float64 { return float64(len(a.Gateway.State().Halts)) },
 		InFlight: func() float64 { return float64(a.Gateway.InFlight()) },
+		Breakers: func() float64 { return float64(len(a.Gateway.Breakers())) },
 	})
 	worlds := sandbox.New(sandbox.Config{Source: a.Store, Now: time.Now, Shared: a.Store.Replicated()})
 	a.Gateway = gateway.New(gateway.Config{

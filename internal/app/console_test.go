@@ -366,7 +366,7 @@ func TestConsoleDecides(t *testing.T) {
 	// Who may not decide is told why, and has no form.
 	h = o.holds(token, refund200)
 	ben.get("/approvals/" + string(h.id))
-	ben.wants(200, "You cannot decide this", "another role")
+	ben.wants(200, "You cannot decide this", "it takes the role")
 	dev := o.signedIn(o.dev.ID)
 	dev.get("/approvals/" + string(h.id))
 	dev.wants(200, "do not let you see arguments of production")

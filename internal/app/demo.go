@@ -49,11 +49,11 @@ permit (principal == Agent::"support", action == Action::"crm/add_note", resourc
 `
 
 const demoTools = `tools:
-  find_customer: {access: read, data_class: confidential, args: {email: authority}}
+  find_customer: {access: read, data_class: confidential, args: {email: authority}, fields: {/id: {kind: opaque_id, endorsed: true}}}
   get_customer: {access: read, data_class: confidential, args: {id: authority}}
   add_note: {access: changing, data_class: internal, args: {id: authority, text: content}}
 |tools:
-  list_payments: {access: read, data_class: confidential, args: {customer: authority}}
+  list_payments: {access: read, data_class: confidential, args: {customer: authority}, fields: {/payments/*/payment: {kind: opaque_id, endorsed: true}}}
   refund: {access: changing, data_class: confidential, args: {payment: authority, amount: quantity, reason: content}}
 |tools:
   send_mail: {access: changing, data_class: internal, args: {to: authority, subject: content, body: content}}

@@ -599,6 +599,7 @@ func (d *differ) counters(a, b map[string]sallyport.Counter) {
 
 // suspend compares when a run is halted for what it does.
 func (d *differ) suspend(a, b *sallyport.Suspend) {
+	told := len(d.changes)
 	var x, y sallyport.Suspend
 	if a != nil {
 		x = *a
@@ -622,6 +623,9 @@ func (d *differ) suspend(a, b *sallyport.Suspend) {
 			}
 			return strconv.Itoa(n)
 		})
+	}
+	if len(d.changes) == told && !sameValue(a, b) {
+		d.add("suspend", "suspend", "", "", Neutral, "it says the same in other words")
 	}
 }
 

@@ -237,6 +237,46 @@ func TestDiffRates(t *testing.T) {
 	}
 }
 
+// TestDiffCounters: more room loosens, and so does whatever may be counted no more.
+func TestDiffCounters(t *testing.T) {
+	counter := func(most sallyport.Amount, tools ...string) map[string]sallyport.Counter {
+		c := sallyport.Counter{Tools: tools, Count: sallyport.MeasureCalls, Per: time.Hour}
+		if most > 0 {
+			c.Most = &most
+		}
+		return map[string]sallyport.Counter{"c": c}
+	}
+	for _, tt := range []struct {
+		name     string
+		from, to map[string]sallyport.Counter
+		want     string
+	}{
+		{"none", nil, nil, ""},
+		{"the same", counter(5, "u/t"), counter(5, "u/t"), ""},
+		{"a first one", nil, counter(5, "u/t"), "counter tightens"},
+		{"no longer one", counter(5, "u/t"), nil, "counter loosens"},
+		{"less", counter(5, "u/t"), counter(4, "u/t"), "most tightens"},
+		{"more", counter(5, "u/t"), counter(6, "u/t"), "most loosens"},
+		{"without end", counter(5, "u/t"), counter(0, "u/t"), "most loosens"},
+		{"other tools", counter(5, "u/t"), counter(5, "u/t", "u/u"), "what is counted loosens"},
+	} {
+		with := func(c map[string]sallyport.Counter) *Versions {
+			v := small()
+			s := v.Stages[sallyport.Production]
+			s.Counters = c
+			v.Stages[sallyport.Production] = s
+			return v
+		}
+		got := ""
+		for _, c := range Diff(with(tt.from), with(tt.to)) {
+			got += c.What + " " + c.Direction.String()
+		}
+		if got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
 func TestUnknownLoosens(t *testing.T) {
 	for _, d := range []Direction{0, Loosens, 9} {
 		if !d.Loosening() {

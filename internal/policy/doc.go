@@ -95,9 +95,31 @@
 //	context.content.data_class         String   the most confidential that is sent, as above
 //	context.content.data_class_level   Long
 //	context.content.reidentified       Set<String>  classes of pseudonyms turned back into originals
+//	context.history.calls              Long     calls of the run that were made, of any tool (this and
+//	                                            what follows: tools only)
+//	context.history.times["crm/lookup"]  Long   those of one tool
+//	context.history.done["crm/lookup"]   Long   those of them that were answered without an error
+//	context.history.called             Set<String>  tools with such an answer, "crm/lookup"
+//	context.history.changing           Long     calls of tools that change something
+//	context.history.errors             Long     answers that were errors
+//	context.history.unknown            Long     calls of which nobody knows how they ended
+//	context.history.denied             Long     calls that were denied
+//	context.history.approved           Long     calls that people approved
+//	context.history.classes            Set<String>  what the tools called may give, "internal"
+//	context.history.seconds            Long     since the run was opened
+//	context.counters.NAME.before       Long     what a counter of the stage has come to; decimal
+//	                                            where it sums an argument
+//	context.counters.NAME.adds         as before    what this call adds
+//	context.counters.NAME.after        as before    both together
+//	context.declared.confidence        Long     optional: how sure the agent says it is, 0 to 1000
+//	context.declared.missing           Set<String>  what it says it would have needed to know
 //	context.now.hour                   Long     0 to 23, UTC
 //	context.now.weekday                Long     1 (Monday) to 7, UTC
 //	context.now.at                     datetime
+//
+// Histories and counters are as they were when the call was judged: of two calls at one
+// time neither sees the other. What must never be exceeded is a counter with a most, or a
+// rate; see doc/budgets.md.
 //
 // # Arguments
 //

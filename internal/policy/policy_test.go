@@ -551,3 +551,69 @@ func TestInputs(t *testing.T) {
 		t.Errorf("got %+v", d)
 	}
 }
+
+// TestPast: what came before a call, what has been counted, and what the agent says of it.
+func TestPast(t *testing.T) {
+	t.Parallel()
+	confidence := func(n int) *int { return &n }
+	money := policy.Counter{Name: "money", Decimal: true}
+	for _, tt := range []struct {
+		condition string
+		change    func(q *policy.Query)
+		want      bool
+	}{
+		{`context.history.done["crm/lookup"] > 0`, func(q *policy.Query) { q.History.Done = map[string]int{"crm/lookup": 1} }, true},
+		{`context.history.done["crm/lookup"] > 0`, func(q *policy.Query) { q.History.Times = map[string]int{"crm/lookup": 1} }, false},
+		{`context.history.times["crm/lookup"] == 3 && context.history.calls == 4`, func(q *policy.Query) { q.History.Times = map[string]int{"crm/lookup": 3, "crm/gone": 1} }, true},
+		{`context.history.called.contains("crm/lookup")`, func(q *policy.Query) { q.History.Done = map[string]int{"crm/lookup": 1} }, true},
+		{`context.history.called.contains("crm/lookup")`, func(*policy.Query) {}, false},
+		{`context.history.classes.contains("restricted")`, func(q *policy.Query) { q.History.Classes = []string{"restricted"} }, true},
+		{`context.history.denied == 1 && context.history.approved == 2 && context.history.errors == 3 && context.history.unknown == 4 && context.history.changing == 5 && context.history.seconds == 6`, func(q *policy.Query) {
+			q.History = policy.History{Known: true, Denied: 1, Approved: 2, Errors: 3, Unknown: 4, Changing: 5, Seconds: 6}
+		}, true},
+		{`context.counters.calls.before == 2 && context.counters.calls.adds == 1 && context.counters.calls.after == 3`, func(*policy.Query) {}, true},
+		{`context.counters.money.after.greaterThan(decimal("500.0"))`, func(*policy.Query) {}, false},
+		{`context.counters.money.after.greaterThan(decimal("499.9999"))`, func(*policy.Query) {}, true},
+		{`context.declared has confidence && context.declared.confidence < 700`, func(q *policy.Query) { q.Declared.Confidence = confidence(699) }, true},
+		{`context.declared has confidence && context.declared.confidence < 700`, func(*policy.Query) {}, false},
+		{`context.declared.missing.contains("age")`, func(q *policy.Query) { q.Declared.Missing = []string{"age"} }, true},
+	} {
+		set, problems := policy.Compile(tools(), sourcesOf(`permit `+refundScope+` when { `+tt.condition+` };`), policy.Counter{Name: "calls"}, money)
+		if len(problems) > 0 {
+			t.Fatal(problems)
+		}
+		q := refund(plain)
+		q.Counters = map[string]policy.Count{
+			"calls": {Before: 2 * sallyport.Unit, Adds: sallyport.Unit},
+			"money": {Before: 4_005_000, Adds: 995_000},
+		}
+		tt.change(q)
+		if d, _ := set.Decide(q); d.Allow != tt.want || len(d.Errors) > 0 {
+			t.Errorf("%s: %+v", tt.condition, d)
+		}
+		if !set.CouldAllow(q) {
+			t.Errorf("%s: it is not listed, and might be permitted", tt.condition)
+		}
+	}
+	// Nobody looked.
+	for _, condition := range []string{`context.history.calls < 5`, `context.counters.calls.before < 5`} {
+		set, problems := policy.Compile(tools(), sourcesOf(`permit `+refundScope+` when { `+condition+` };`), policy.Counter{Name: "calls"})
+		if len(problems) > 0 {
+			t.Fatal(problems)
+		}
+		q := refund(plain)
+		q.History.Known = false
+		if d, _ := set.Decide(q); d.Allow || len(d.Errors) != 1 {
+			t.Errorf("%s: %+v", condition, d)
+		}
+		if history, counters := set.Asks(q); history == (len(counters) == 1) {
+			t.Errorf("%s asks for %v, %v", condition, history, counters)
+		}
+	}
+	if _, problems := policy.Compile(tools(), sourcesOf(`permit `+refundScope+` when { context.counters.other.before < 5 };`), money); len(problems) != 1 {
+		t.Errorf("a counter that there is not: %v", problems)
+	}
+	if _, problems := policy.Compile(tools(), sourcesOf(`permit `+refundScope+` when { context.history.done["crm/other"] < 5 };`), money); len(problems) != 1 {
+		t.Errorf("a tool that there is not: %v", problems)
+	}
+}

@@ -41,8 +41,10 @@ type Case struct {
 	Endorsed *Step  `yaml:"endorsed"`
 	Steps    []Step `yaml:"steps"`
 	Oracle   Oracle `yaml:"oracle"`
-	// Most is, of at_most, how many attacks may arrive.
-	Most int `yaml:"most"`
+	// Most is, of at_most, how many attacks may arrive, and Least how many have to: a case
+	// in which nothing arrives at all may not try what it says.
+	Most  int `yaml:"most"`
+	Least int `yaml:"least"`
 	// Only lists the strengths in which the case makes sense; none is all four.
 	Only []Strength `yaml:"only"`
 }
@@ -140,6 +142,8 @@ func (c *Case) check() error {
 		return fmt.Errorf("oracle %s looks for the value, which has to have four characters or more", c.Oracle)
 	case c.Most < 0 || c.Most > 0 && c.Oracle != AtMost:
 		return errors.New("most goes with oracle: at_most")
+	case c.Least < 0 || c.Least > c.Most:
+		return errors.New("least goes with most, and is no larger")
 	case len(c.Steps) == 0 || len(c.Steps) > MaxSteps:
 		return fmt.Errorf("it has %d steps, want 1 to %d", len(c.Steps), MaxSteps)
 	}

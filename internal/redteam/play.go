@@ -172,6 +172,9 @@ func (p *player) judge() string {
 			return p.what
 		}
 	case AtMost:
+		if p.landed < p.c.Least {
+			return fmt.Sprintf("%d arrived, and %d have to: the case does not try what it says", p.landed, p.c.Least)
+		}
 		if p.landed > p.c.Most {
 			return fmt.Sprintf("%d arrived, at most %d may: %s", p.landed, p.c.Most, p.what)
 		}

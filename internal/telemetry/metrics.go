@@ -17,8 +17,9 @@ import (
 // Now is what is counted at the moment somebody asks.
 type Now struct {
 	// Records is the number of records in the log; Halts of halts in force; InFlight
-	// of calls under way.
+	// of calls under way; Breakers of circuit breakers that are not closed.
 	Records  func() float64
+	Breakers func() float64
 	Halts    func() float64
 	InFlight func() float64
 }
@@ -60,6 +61,7 @@ func New(version string, now Now) *Metrics {
 	m.registry.MustRegister(m.calls, m.refusals, m.took, m.upstream, build,
 		gauge("sallyport_records", "Records in the audit log.", now.Records),
 		gauge("sallyport_halts", "Halts in force.", now.Halts),
+		gauge("sallyport_breakers_open", "Circuit breakers that are open or half-open.", now.Breakers),
 		gauge("sallyport_calls_in_flight", "Calls under way.", now.InFlight),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
