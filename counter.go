@@ -164,6 +164,6 @@ type Suspend struct {
 // The defaults of Suspend.
 const (
 	DefaultDenials    = 20
-	DefaultRepeats    = 20
+	DefaultRepeats    = 50
 	DefaultRejections = 3
 )

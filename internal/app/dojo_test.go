@@ -10,9 +10,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"sallyport"
 	"sallyport/internal/config"
@@ -241,6 +243,7 @@ func openOffice(t *testing.T, files map[string]string) *office {
 		t.Fatal(people, err)
 	}
 	o := &office{Demo: &Demo{App: a, Person: &people[0]}, t: t}
+	a.agents.Approvals.Hold = time.Millisecond
 	o.cam = &sallyport.Person{ID: "cam@example.com", Roles: []sallyport.Role{sallyport.Approver}}
 	if err := a.Control.PutPerson(t.Context(), o.Person, *o.cam); err != nil {
 		t.Fatal(err)
@@ -313,21 +316,19 @@ func sameJSON(t testing.TB, a, b string) bool {
 }
 
 // TestDojo is the exam of package dojo through the whole program, over MCP, with the
-// policies of examples/assistant. What package flow alone would do has to be done. All
-// of it takes minutes: SALLYPORT_EXAM=all has every setting on every case.
+// policies of examples/assistant. What package flow alone would do has to be done. Two
+// settings are taken, and every eighth hijacked case; SALLYPORT_EXAM=n takes every nth case
+// of all settings, which for 1 is a quarter of an hour or more.
 func TestDojo(t *testing.T) {
 	const data = dojo.Data("../flow/testdata/agentdojo")
 	s := newSchool(t)
 	good, bad := data.Benign(t), data.Worst(t)
-	all := os.Getenv("SALLYPORT_EXAM") == "all"
+	every, all := stride(t, 8)
 	for _, task := range []bool{true, false} {
 		for _, a := range assistants {
-			of, every := dojo.Settings[a.setting], 1
-			if !all {
-				if a.setting != 5 && a.setting != 7 || !task {
-					continue
-				}
-				every = 8
+			of := dojo.Settings[a.setting]
+			if !all && (a.setting != 5 && a.setting != 7 || !task) {
+				continue
 			}
 			var some []dojo.Case
 			for i := 0; i < len(bad); i += every {
@@ -352,6 +353,20 @@ func TestDojo(t *testing.T) {
 		}
 	}
 	verify(t, s.Demo)
+}
+
+// stride is of how many cases one is taken, and whether somebody wants all settings.
+func stride(t testing.TB, usual int) (n int, all bool) {
+	t.Helper()
+	text := os.Getenv("SALLYPORT_EXAM")
+	if text == "" {
+		return usual, false
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		t.Fatalf("SALLYPORT_EXAM=%s: write of how many cases one is taken, as in 1", text)
+	}
+	return n, true
 }
 
 // agrees compares what the program did with what package flow alone does.

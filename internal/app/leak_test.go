@@ -49,6 +49,7 @@ func startSite(tb testing.TB, child testkit.Stdio, deadline time.Duration) *site
 	}
 	files := map[string]string{
 		"sallyport.yaml":     "listen: 127.0.0.1:8484\n",
+		"pipeline.yaml":      "stages: {production: {suspend: {never: true}}}\n", // equal calls are made by the thousand
 		"agents/worker.yaml": "agent: worker\nowner: worker@example.com\ntier: medium\nupstreams: [modern, older, child]\ntools: {modern: [\"*\"], older: [\"*\"], child: [\"*\"]}\npolicies: [policies/all.cedar]\n",
 		"policies/all.cedar": "@id(\"all\")\npermit (principal, action, resource);\n",
 	}

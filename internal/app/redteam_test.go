@@ -166,16 +166,18 @@ func redteamPacks(t *testing.T) []*redteam.Pack {
 
 // TestRedTeamCanWin: without policies and guardrails the attacks get through, so it is
 // these that hold them. What Sallyport refuses by itself is refused all the same: what a
-// run's credential is not good for, approvals nobody asked for, tools nobody registered.
+// run's credential is not good for, approvals nobody asked for, tools nobody registered,
+// and the same call again and again (r12-04, r12-10).
 func TestRedTeamCanWin(t *testing.T) {
 	d := openServiceDesk(t, true)
-	byItself := []string{"R8", "R9", "R14"}
+	byItself := []string{"R8", "R9", "R14", "r12-04", "r12-10"}
 	for _, p := range redteamPacks(t) {
-		if slices.Contains(byItself, p.Group) {
-			continue
-		}
 		for i := range p.Cases {
-			if c := &p.Cases[i]; d.plays(c, redteam.Verbatim).Breach == "" {
+			c := &p.Cases[i]
+			if slices.Contains(byItself, p.Group) || slices.Contains(byItself, c.ID) {
+				continue
+			}
+			if d.plays(c, redteam.Verbatim).Breach == "" {
 				t.Errorf("%s (%s) does not get through where nothing is in its way: it shows nothing", c.ID, c.Title)
 			}
 		}

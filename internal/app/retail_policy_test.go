@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"sallyport"
 	"sallyport/internal/control"
@@ -78,6 +79,7 @@ func openDesk(t *testing.T) *shopDesk {
 	files["upstreams/shop.yaml"] = string(declared)
 	files["agents/clerk.yaml"] = asYAML(t, map[string]any{"agent": "clerk", "owner": "ana@example.com", "tier": "medium", "upstreams": []string{"shop"}, "policies": policies})
 	d := &shopDesk{retail: startRetail(t, files, tasks)}
+	d.agents.Approvals.Hold = time.Millisecond
 	d.o = &office{Demo: &Demo{App: d.App, Person: d.person()}, t: t, cam: &sallyport.Person{ID: "customer@example.com", Roles: []sallyport.Role{sallyport.Approver}}}
 	if err := d.Control.PutPerson(t.Context(), d.o.Person, *d.o.cam); err != nil {
 		t.Fatal(err)
@@ -204,13 +206,14 @@ var shopChanges = []string{"cancel_pending_order", "modify_pending_order_address
 // TestShopServes: under the policies of examples/shop every call of the recorded tasks
 // goes through as it was recorded, changes after the customer has confirmed them. Where a
 // task has no call that identifies the customer or reads the order, which the shop's rules
-// ask for, the clerk makes one. Every fourth task is taken; SALLYPORT_EXAM=all takes all.
+// ask for, the clerk makes one. Every fourth task is taken; SALLYPORT_EXAM=1 takes all.
 func TestShopServes(t *testing.T) {
 	d := openDesk(t)
+	every, _ := stride(t, 4)
 	for _, split := range []string{"test", "train"} {
 		calls, same, confirmed, added, endings := 0, 0, 0, 0, map[string]int{}
 		for n, task := range d.tasks[split] {
-			if os.Getenv("SALLYPORT_EXAM") != "all" && n%4 != 0 {
+			if n%every != 0 {
 				continue
 			}
 			c := d.talks()
@@ -236,6 +239,10 @@ func TestShopServes(t *testing.T) {
 				if text == call.Output {
 					same++
 				}
+				// Who reads an order that does not exist is told that it is not the customer's.
+				if ending == byPolicy && call.Output == "Error: order not found" && call.Tool == "get_order_details" {
+					continue
+				}
 				if ending == byPolicy || held != change && ending != bySchema {
 					t.Errorf("%s %d: %s %s: held %v, %s: %s", split, task.ID, call.Tool, call.Arguments, held, ending, text)
 				}
@@ -251,7 +258,7 @@ func TestShopServes(t *testing.T) {
 			}
 		}
 		t.Logf("%s: %d recorded calls, %d answered as recorded, %d of them after a confirmation; %v; %d calls added that the rules ask for", split, calls, same, confirmed, endings, added)
-		if same+endings[bySchema] != calls {
+		if same+endings[bySchema]+endings[byPolicy] != calls {
 			t.Errorf("%s: %d of %d calls answered as recorded", split, same, calls)
 		}
 	}

@@ -399,7 +399,7 @@ type suspendFile struct {
 	// Denials is how many calls in a row policy may deny.
 	Denials int `yaml:"denials" default:"20"`
 	// Repeats is how often in a row a call may be made and answered the same.
-	Repeats int `yaml:"repeats" default:"20"`
+	Repeats int `yaml:"repeats" default:"50"`
 	// Rejections is how many of its calls people may deny.
 	Rejections int `yaml:"rejections" default:"3"`
 	// Never has no run of the stage halted so.

@@ -204,6 +204,9 @@ func (c *Control) ApprovalStats(ctx context.Context, agent sallyport.AgentID, si
 		if err != nil {
 			return nil, err
 		}
+		for i := range found { // there may be many, and only who decided when is counted
+			found[i].Arguments, found[i].Edited, found[i].Facts = nil, nil, nil
+		}
 		old := slices.IndexFunc(found, func(a Approval) bool { return a.Asked.Before(since) })
 		if old >= 0 {
 			all = append(all, found[:old]...)

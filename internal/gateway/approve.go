@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -42,7 +43,13 @@ func (g *Gateway) attach(ctx context.Context, x *Exchange) error {
 	if x.Attached == "" {
 		return nil
 	}
+	if _, ok := sallyport.TimeOfID("apr", string(x.Attached)); !ok {
+		return sallyport.Refuse(sallyport.NotFound, "what the call comes back with is no id of an approval", "make the call without it")
+	}
 	a, err := g.Approvals.Approval(ctx, x.Attached)
+	if r, ok := errors.AsType[*sallyport.Refusal](err); ok && r.Code == sallyport.NotFound {
+		return noApproval(x.Attached)
+	}
 	if err != nil {
 		return err
 	}
@@ -94,9 +101,22 @@ func (x *Exchange) bound() (*sallyport.Bound, error) {
 		}
 		b.Edited, sent = sum, x.Unedited
 	}
-	var err error
+	state, answers, err := wire.Field(x.Message.Params.Of(x.Message.Raw), "requestState")
+	if err != nil {
+		return nil, err
+	}
+	if answers = answers || x.Message.Inputs.Present(); answers { // they are sent, too
+		sent = fmt.Appendf(nil, "[%s,%s,%s]", orNull(sent), orNull(x.Message.Inputs.Of(x.Message.Raw)), orNull(state))
+	}
 	b.Arguments, err = digestOf(sent)
 	return b, err
+}
+
+func orNull(value []byte) []byte {
+	if len(value) == 0 {
+		return []byte("null")
+	}
+	return value
 }
 
 func digestOf(arguments []byte) (sallyport.Digest, error) {
@@ -114,7 +134,7 @@ func (g *Gateway) approve(ctx context.Context, x *Exchange) error {
 		x.Approval = nil // it is not needed, and stays as it is
 		return nil
 	}
-	if g.Approvals == nil {
+	if g.Approvals == nil || subscribes(x.Message.Method) {
 		return denied(x.Decision)
 	}
 	b, err := x.bound()
@@ -137,17 +157,15 @@ func (g *Gateway) approve(ctx context.Context, x *Exchange) error {
 	case a.Bound != *b:
 		// The tool, the policies, the configuration, the arguments or who calls are others
 		// than people were shown.
-		if x.Unedited != nil { // what the agent sent has been replaced
-			return sallyport.Refuse(sallyport.Denied, "what was approved was for other circumstances than are now", "make the call again, without the approval")
-		}
-		x.Approval = nil
-		return g.askPeople(ctx, x, b)
+		return g.askAgain(ctx, x, b)
 	case a.State == sallyport.ApprovalDenied:
 		return a.refusal()
 	case a.State == sallyport.ApprovalUsed:
 		return sallyport.Refuse(sallyport.Conflict, "this approval has been used, by call "+string(a.Used), "an approval is good for one call: what that did is its result")
 	case a.State == sallyport.ApprovalExpired || !x.Started.Before(a.Expires):
 		return sallyport.Refuse(sallyport.Denied, "nobody approved it in time", "make the call again if it is still wanted")
+	case slices.ContainsFunc(x.Decision.Needs(), func(n sallyport.Need) bool { return !a.asked(n.Policy) }):
+		return g.askAgain(ctx, x, b) // what the call is held for now they were not told of
 	case a.State != sallyport.ApprovalApproved:
 		return x.held(&a.Approval)
 	}
@@ -168,6 +186,29 @@ func (g *Gateway) approve(ctx context.Context, x *Exchange) error {
 	return nil
 }
 
+// subscribes reports whether a method makes what goes on after its call: one permission is
+// not for that.
+func subscribes(method string) bool {
+	return method == wire.MethodResourcesSubscribe || method == wire.MethodSubscriptionsListen
+}
+
+// asked reports whether people knew that a policy holds the call.
+func (a *Asked) asked(policy string) bool {
+	return slices.ContainsFunc(a.Needs, func(n sallyport.Need) bool { return n.Policy == policy })
+}
+
+// askAgain is for a call that comes back with an approval of something else.
+func (g *Gateway) askAgain(ctx context.Context, x *Exchange, b *sallyport.Bound) error {
+	if x.Unedited != nil { // what the agent sent has been replaced
+		return sallyport.Refuse(sallyport.Denied, "what was approved was for other circumstances than are now", "make the call again, without the approval")
+	}
+	x.Approval = nil
+	return g.askPeople(ctx, x, b)
+}
+
+// mostAsked bounds, in bytes, arguments that people are asked about.
+const mostAsked = 256 << 10
+
 // askPeople makes the approval that the call needs. It is kept with the record of its
 // refusal.
 func (g *Gateway) askPeople(ctx context.Context, x *Exchange, b *sallyport.Bound) error {
@@ -176,6 +217,9 @@ func (g *Gateway) askPeople(ctx context.Context, x *Exchange, b *sallyport.Bound
 		return err
 	case crowded:
 		return sallyport.Refuse(sallyport.TooBusy, "too many calls of this run are waiting for people", "wait until they have decided")
+	}
+	if len(x.Arguments) > mostAsked {
+		return sallyport.Refuse(sallyport.Denied, fmt.Sprintf("people would have to approve it, and are asked about at most %d KiB of arguments", mostAsked>>10), "send less")
 	}
 	needs := x.Decision.Needs()
 	within := needs[0].Within

@@ -36,6 +36,7 @@ func (x *Exchange) reaches() bool {
 // backends are the only thing here that can reach anything, and they hold that
 // stage's endpoints and credentials and no other's.
 func (g *Gateway) execute(ctx context.Context, x *Exchange) error {
+	g.sending(x)
 	switch x.binding() {
 	case sallyport.Simulate:
 		return g.simulate(ctx, x)

@@ -15,18 +15,25 @@ import (
 	"sallyport/internal/wire"
 )
 
-// inspect asks what the arguments hold: which classes of data, and whether the stage
-// lets them leave. It looks, and rewrite writes.
+// inspect asks what the arguments hold, or the address of a resource: which classes of
+// data, and whether the stage lets them leave. It looks, and rewrite writes; an address
+// leaves as it is, or not at all.
 func (g *Gateway) inspect(_ context.Context, x *Exchange) error {
-	if x.Listing || len(x.Arguments) == 0 {
+	leaving := x.Arguments
+	if x.Kind == sallyport.KindResource {
+		leaving = wire.AppendString(nil, x.Message.Name)
+	}
+	if x.Listing || len(leaving) == 0 {
 		return nil
 	}
 	guards, err := g.guards(x)
 	if err != nil {
 		return err
 	}
-	v := guards.of(x.Tool).in.Check(x.Arguments)
-	x.inspected = v
+	v := guards.of(x.Tool).in.Check(leaving)
+	if x.Kind != sallyport.KindResource {
+		x.inspected = v
+	}
 	x.content.note("arguments", v)
 	if x.Content.Classes = v.Classes(); v.Class > sallyport.Public {
 		x.Content.Class = v.Class
@@ -34,7 +41,15 @@ func (g *Gateway) inspect(_ context.Context, x *Exchange) error {
 	if v.Refusal != nil {
 		return v.Refusal
 	}
+	if x.inspected == nil && v.Changed(leaving) {
+		return asItIs()
+	}
 	return nil
+}
+
+// asItIs is the refusal of what would have to be replaced where nothing can be.
+func asItIs() *sallyport.Refusal {
+	return sallyport.Refuse(sallyport.ContentDenied, "the call holds what may not leave as it is", "make it without that")
 }
 
 // guards are those of a release in a stage. They are made when the first call is.

@@ -22,6 +22,7 @@ type Told struct {
 	Upstream sallyport.UpstreamID
 	Tool     string // the upstream's own name
 	Outcome  sallyport.Outcome
+	Begun    bool // it was going to be sent, and how it ended comes later
 	Approved bool // people approved exactly these arguments
 	// Refused is why nothing was sent; empty if something was, or may have been.
 	Refused   sallyport.Code
@@ -35,9 +36,9 @@ type Mark map[int64]int64
 
 // Histories knows what runs have done.
 type Histories interface {
-	// History gives the calls of a run that have ended since a mark, in any order, and
-	// returns the mark after them. nil is the beginning. What has been acknowledged is
-	// among them.
+	// History gives the calls of a run that have ended since a mark, in the order of their
+	// records, and returns the mark after them. nil is the beginning. What has been
+	// acknowledged is among them. Calls with an intent it gives as begun before that.
 	History(ctx context.Context, run sallyport.RunID, since Mark, tell func(*Told) error) (Mark, error)
 }
 
@@ -140,11 +141,18 @@ func (g *Gateway) knowledge(ctx context.Context, x *Exchange) (*flow.Index, erro
 
 // learn adds what a call taught its run.
 func (p *Plan) learn(m *memory, t *Told) {
+	switch t.Kind {
+	case sallyport.KindSampling, sallyport.KindElicitation, sallyport.KindRoots:
+		return // an upstream's words, within a call that is told itself
+	case sallyport.KindTool, sallyport.KindResource, sallyport.KindPrompt, sallyport.KindCompletion:
+	}
 	var tool *PlannedTool
 	if i := slices.IndexFunc(p.ordered, func(of *PlannedTool) bool { return of.Upstream == t.Upstream && of.UpstreamName == t.Tool }); i >= 0 && t.Kind == sallyport.KindTool {
 		tool = p.ordered[i]
 	}
-	m.past.take(t, tool)
+	if !t.Begun {
+		m.past.take(t, tool)
+	}
 	if t.Refused != "" {
 		return
 	}
@@ -153,10 +161,32 @@ func (p *Plan) learn(m *memory, t *Told) {
 	if tool != nil {
 		c.Profile, c.Access = tool.profile, tool.Access
 	}
+	if t.Outcome == sallyport.OutcomeError && c.Profile != nil { // nothing that people said of results is about errors
+		bare := *c.Profile
+		bare.Fields = nil
+		c.Profile = &bare
+	}
+	if t.Kind == sallyport.KindCompletion {
+		c.Access = sallyport.Read
+	}
 	if t.Approved {
 		index.Join(index.Approve(c))
 	}
 	index.Join(index.Learn(c))
+}
+
+// sending adds what a change is going to send, before its first byte: what another call of
+// the run reads back meanwhile is the run's own word.
+func (g *Gateway) sending(x *Exchange) {
+	if !x.Changing() {
+		return
+	}
+	r := x.Run
+	r.recalling.Lock()
+	defer r.recalling.Unlock()
+	if r.memory != nil {
+		x.Plan.learn(r.memory, &Told{Call: x.ID, Kind: x.Kind, Upstream: x.Upstream.ID, Tool: x.Tool.UpstreamName, Begun: true, Arguments: x.Arguments})
+	}
 }
 
 // remember adds what a call that has ended taught its run, before its reply leaves.
@@ -173,6 +203,9 @@ func (g *Gateway) remember(x *Exchange, reply *Reply) {
 	t := &Told{
 		Call: x.ID, Kind: x.Kind, Upstream: x.Upstream.ID, Tool: x.Message.Name, Outcome: x.Outcome,
 		Approved: x.Approval != nil, Arguments: x.Arguments, Result: reply.Result,
+	}
+	if reply.Error != nil {
+		t.Result = reply.Error
 	}
 	if x.Tool != nil {
 		t.Tool = x.Tool.UpstreamName

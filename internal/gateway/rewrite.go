@@ -38,6 +38,9 @@ func (g *Gateway) rewrite(ctx context.Context, x *Exchange) error {
 		return nil
 	}
 	at := x.Message.Arguments
+	if !at.Present() {
+		return asItIs()
+	}
 	raw := wire.Splice(x.Message.Raw, wire.Edit{Span: at, With: sent})
 	m, err := wire.Scan(raw, wire.Limits{Bytes: len(raw)})
 	if err != nil {

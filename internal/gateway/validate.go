@@ -12,6 +12,9 @@ import (
 // validate asks whether the arguments fit the schema that a person pinned.
 func (g *Gateway) validate(_ context.Context, x *Exchange) error {
 	x.Arguments = x.Message.Arguments.Of(x.Message.Raw)
+	if x.Kind == sallyport.KindCompletion {
+		return x.completes()
+	}
 	if x.Kind != sallyport.KindTool {
 		return nil
 	}
@@ -38,6 +41,26 @@ func (g *Gateway) validate(_ context.Context, x *Exchange) error {
 			return sallyport.Refuse(sallyport.InvalidArguments, clip(err.Error()), "correct the arguments and call again")
 		}
 	}
+	return nil
+}
+
+// completes makes what is to be completed (MCP, schema CompleteRequestParams: argument and
+// context) the arguments of its call: one object without what it belongs to.
+func (x *Exchange) completes() error {
+	all := []byte{'{'}
+	if err := wire.Each(x.Message.Params.Of(x.Message.Raw), func(name string, value []byte) error {
+		if name == "ref" || name == "_meta" {
+			return nil
+		}
+		if len(all) > 1 {
+			all = append(all, ',')
+		}
+		all = append(append(wire.AppendString(all, name), ':'), value...)
+		return nil
+	}); err != nil {
+		return err
+	}
+	x.Arguments = append(all, '}')
 	return nil
 }
 

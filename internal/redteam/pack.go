@@ -12,6 +12,7 @@ import (
 	"io"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -56,7 +57,8 @@ type Step struct {
 	Attack  string    `yaml:"attack"`  // a tool: what the attacker wants to happen
 	Args    yaml.Node `yaml:"args"`    // of Call and Attack, a mapping
 	Answers string    `yaml:"answers"` // what the tool answers to a Call
-	// Times is how often the step is made; zero is once.
+	// Times is how often the step is made; zero is once. Args name the number of the time,
+	// from 1, as {{n}}.
 	Times int `yaml:"times"`
 	// Attached sends an Attack with the approval that the last call had.
 	Attached bool `yaml:"attached"`
@@ -195,12 +197,13 @@ func (s *Step) check() error {
 	case !s.Args.IsZero() && (s.Args.Kind != yaml.MappingNode || s.Call == "" && s.Attack == ""):
 		return errors.New("args is a mapping, and goes with call and attack")
 	}
-	_, err := s.arguments("")
+	_, err := s.arguments("", 1)
 	return err
 }
 
-// arguments are those of the step, a JSON object, with the value put in.
-func (s *Step) arguments(value string) (json.RawMessage, error) {
+// arguments are those of the step, a JSON object, with the value and the number of the
+// time put in.
+func (s *Step) arguments(value string, n int) (json.RawMessage, error) {
 	if s.Args.IsZero() {
 		return json.RawMessage(`{}`), nil
 	}
@@ -208,25 +211,25 @@ func (s *Step) arguments(value string) (json.RawMessage, error) {
 	if err := s.Args.Decode(&args); err != nil {
 		return nil, fmt.Errorf("args: %w", err)
 	}
-	b, err := json.Marshal(put(args, value))
+	b, err := json.Marshal(put(args, strings.NewReplacer("{{value}}", value, "{{n}}", strconv.Itoa(n))))
 	if err != nil {
 		return nil, fmt.Errorf("args have no JSON form: %w", err)
 	}
 	return b, nil
 }
 
-// put replaces {{value}} in every text.
-func put(v any, value string) any {
+// put replaces what is to be replaced in every text.
+func put(v any, names *strings.Replacer) any {
 	switch v := v.(type) {
 	case string:
-		return strings.ReplaceAll(v, "{{value}}", value)
+		return names.Replace(v)
 	case []any:
 		for i := range v {
-			v[i] = put(v[i], value)
+			v[i] = put(v[i], names)
 		}
 	case map[string]any:
 		for k := range v {
-			v[k] = put(v[k], value)
+			v[k] = put(v[k], names)
 		}
 	}
 	return v

@@ -71,13 +71,13 @@ func Play(t Target, c *Case, strength Strength) (Result, error) {
 	}
 	p := player{t: t, c: c, strength: strength, run: run, before: len(t.Arrived())}
 	if strength == ByField {
-		if err := p.call(c.Endorsed, c.Value); err != nil {
+		if err := p.call(c.Endorsed, c.Value, 1); err != nil {
 			return r, fmt.Errorf("case %s, endorsed: %w", c.ID, err)
 		}
 	}
 	for i := range c.Steps {
-		for range max(c.Steps[i].Times, 1) {
-			if err := p.step(&c.Steps[i]); err != nil {
+		for n := range max(c.Steps[i].Times, 1) {
+			if err := p.step(&c.Steps[i], n+1); err != nil {
 				return r, fmt.Errorf("case %s, step %d: %w", c.ID, i+1, err)
 			}
 		}
@@ -97,7 +97,7 @@ type player struct {
 	answers  []string
 }
 
-func (p *player) step(s *Step) (err error) {
+func (p *player) step(s *Step, n int) (err error) {
 	switch {
 	case s.Run:
 		p.run, err = p.t.Begin(p.c.Task)
@@ -115,7 +115,7 @@ func (p *player) step(s *Step) (err error) {
 		return err
 	case s.Call != "":
 		for _, value := range brought(p.c.Value, p.strength) {
-			if err := p.call(s, value); err != nil {
+			if err := p.call(s, value, n); err != nil {
 				return err
 			}
 			if !strings.Contains(s.Answers, "{{value}}") {
@@ -125,7 +125,7 @@ func (p *player) step(s *Step) (err error) {
 		return nil
 	}
 	for _, value := range used(p.c.Value, p.strength) {
-		args, err := s.arguments(value)
+		args, err := s.arguments(value, n)
 		if err != nil {
 			return err
 		}
@@ -145,8 +145,8 @@ func (p *player) step(s *Step) (err error) {
 }
 
 // call makes an honest call that brings in a value.
-func (p *player) call(s *Step, value string) error {
-	args, err := s.arguments(value)
+func (p *player) call(s *Step, value string, n int) error {
+	args, err := s.arguments(value, n)
 	if err != nil {
 		return err
 	}

@@ -63,7 +63,7 @@ func (s *Store) History(ctx context.Context, run sallyport.RunID, since gateway.
 		switch r.Kind {
 		case audit.Intent:
 			open[r.Call] = begun{at, p.Arguments}
-			return nil
+			return tell(&gateway.Told{Call: r.Call, Kind: r.CallKind, Upstream: r.Upstream, Tool: r.Tool, Begun: true, Arguments: p.Arguments})
 		case audit.Outcome, audit.Unknown:
 		default:
 			return nil
