@@ -84,7 +84,7 @@ func (h *Handler) ServePlain(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	x := &gateway.Exchange{Credential: credential, Era: wire.Stateless, Kind: sallyport.KindTool, Message: message, Headers: http.Header{}} // none is MCP's
+	x := &gateway.Exchange{Credential: credential, Era: wire.Stateless, Kind: sallyport.KindTool, Message: message, Headers: http.Header{}, Mute: true} // no header is MCP's
 	reply := h.Gateway.Call(r.Context(), x)
 	switch {
 	case reply.Refusal != nil:

@@ -108,3 +108,40 @@ func TestApprovalsOfNobody(t *testing.T) {
 		t.Errorf("nothing was sent, and people are asked what became of it: %+v %v", unknown, err)
 	}
 }
+
+// TestApprovalOverPlainHTTP: a caller that has no way to say which approval it comes back
+// with finds it by an equal request, once, and asks people no second time meanwhile.
+func TestApprovalOverPlainHTTP(t *testing.T) {
+	behind, keys := newMarket(t)
+	s := openMarket(t, behind.URL, map[string]string{"policies/all.cedar": `
+@id("all")
+permit (principal, action, resource);
+@id("deletions") @on_deny("approval")
+forbid (principal, action == Action::"shop/deleteOrder", resource);
+`})
+	token := s.runOf(t, sallyport.Production, sallyport.Envelope{})
+	deletes := func() heard { return ask(t, s.URL+"/worlds/market", token, "DELETE", "/orders/1", "", "") }
+	pending := func() []control.Approval {
+		t.Helper()
+		found, err := s.Store.ListApprovals(t.Context(), control.ApprovalFilter{State: sallyport.ApprovalPending}, "", 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	deletes()
+	deletes()
+	asked := pending()
+	if len(asked) != 1 || len(keys()) != 0 {
+		t.Fatalf("people are asked %d times, and %d requests went out", len(asked), len(keys()))
+	}
+	if _, err := s.Control.Decide(t.Context(), s.person, asked[0].ID, control.Verdict{Approve: true, Reason: "test"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := deletes(); got.Status != 204 || len(keys()) != 1 {
+		t.Errorf("approved: %+v, %d requests", got, len(keys()))
+	}
+	if deletes(); len(keys()) != 1 || len(pending()) != 1 {
+		t.Errorf("used: %d requests, and %d approvals wait", len(keys()), len(pending()))
+	}
+}

@@ -375,6 +375,7 @@ func newWorld(t *testing.T, version string, servers map[sallyport.UpstreamID]*se
 	}
 	slices.Sort(ids)
 	write(t, filepath.Join(dir, "sallyport.yaml"), "listen: 127.0.0.1:0\n")
+	write(t, filepath.Join(dir, "pipeline.yaml"), "stages: {staging: {suspend: {never: true}}, production: {suspend: {never: true}}}\n") // probes make one call again and again
 	write(t, filepath.Join(dir, "agents", "tester.yaml"), fmt.Sprintf(
 		"agent: tester\nowner: tester@example.com\ntier: low\nupstreams: [%s]\npolicies: [policies/tester.cedar]\n", strings.Join(ids, ", ")))
 	write(t, filepath.Join(dir, "policies", "tester.cedar"), "@id(\"all\")\npermit (principal, action, resource);\n")

@@ -101,11 +101,11 @@ func (x *Exchange) bound() (*sallyport.Bound, error) {
 		}
 		b.Edited, sent = sum, x.Unedited
 	}
-	state, answers, err := wire.Field(x.Message.Params.Of(x.Message.Raw), "requestState")
+	state, stated, err := wire.Field(x.Message.Params.Of(x.Message.Raw), "requestState")
 	if err != nil {
 		return nil, err
 	}
-	if answers = answers || x.Message.Inputs.Present(); answers { // they are sent, too
+	if stated || x.Message.Inputs.Present() { // what answers the upstream is sent, too
 		sent = fmt.Appendf(nil, "[%s,%s,%s]", orNull(sent), orNull(x.Message.Inputs.Of(x.Message.Raw)), orNull(state))
 	}
 	b.Arguments, err = digestOf(sent)

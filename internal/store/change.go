@@ -68,7 +68,7 @@ func (t *transaction) exec(query string, args ...any) error {
 	return err
 }
 
-// affect runs a statement that must change exactly one rot.
+// affect runs a statement that must change exactly one row.
 func (t *transaction) affect(refusal *sallyport.Refusal, query string, args ...any) error {
 	res, err := t.s.conn.ExecContext(t.ctx, query, args...)
 	if err != nil {
