@@ -23,7 +23,12 @@ func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 func startDemo(t *testing.T) *Demo {
 	t.Helper()
-	d, err := NewDemo(t.Context(), Options{Dir: t.TempDir(), Listen: "127.0.0.1:0", Log: quiet()})
+	dir := t.TempDir()
+	// Tests make one call again and again until it is answered otherwise.
+	if err := writeOnce(dir, "pipeline.yaml", "stages: {sandbox: {suspend: {never: true}}, production: {suspend: {never: true}}}\n"); err != nil {
+		t.Fatal(err)
+	}
+	d, err := NewDemo(t.Context(), Options{Dir: dir, Listen: "127.0.0.1:0", Log: quiet()})
 	if err != nil {
 		t.Fatal(err)
 	}
