@@ -219,7 +219,9 @@ type yard struct {
 // yardFiles are the files of a yard's project.
 func yardFiles(staging, production string) map[string]string {
 	files := map[string]string{
-		"sallyport.yaml":     "listen: 127.0.0.1:8484\nsecrets: {files: [secrets]}\n",
+		"sallyport.yaml": "listen: 127.0.0.1:8484\nsecrets: {files: [secrets]}\n",
+		// Runs are denied again and again here, and are to go on.
+		"pipeline.yaml":      "stages: {sandbox: {suspend: {never: true}}, staging: {suspend: {never: true}}, production: {suspend: {never: true}}}\n",
 		"policies/all.cedar": "@id(\"all\")\npermit (principal, action, resource);\n",
 	}
 	for _, agent := range []string{"boxed", "staged", "live"} {
