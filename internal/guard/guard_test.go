@@ -202,7 +202,7 @@ func document(t *rapid.T) []byte {
 		default:
 			m := map[string]any{}
 			for range rapid.IntRange(0, 4).Draw(t, "n") {
-				m[rapid.SampledFrom([]string{"a", "b", "total", "note", "x/y", "~"}).Draw(t, "name")] = draw(depth + 1)
+				m[rapid.SampledFrom([]string{"a", "b", "subject", "note", "x/y", "~"}).Draw(t, "name")] = draw(depth + 1)
 			}
 			return m
 		}
