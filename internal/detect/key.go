@@ -17,6 +17,7 @@ const (
 	strong                         // what it holds is a secret whatever it looks like
 	naming                         // a part of a name, if it stands inside a person
 	negated                        // of a secret only its length, its type, its expiry
+	version                        // of a program: four numbers with dots between them are no address
 )
 
 func bit(kinds ...ident.Kind) Key {
@@ -103,6 +104,7 @@ var vocabulary, wordLengths = func() (map[string]Key, [1024]uint32) {
 		"gtin barcode serial tracking invoice timestamp time created updated epoch ts trace span request correlation nonce offset "+
 		"cursor count size length amount total price qty quantity lat lon lng latitude longitude seed port reference ref product "+
 		"item batch lot model build asin part transaction ticket case parcel shipment")
+	say(version, "version ver revision rev release build firmware driver")
 	say(negated, "page next cursor continuation count max min type limit usage expires expiry expiration policy updated changed at "+
 		"length strength required enabled url uri endpoint reset hint used remaining ttl scope name csrf counts budget total prompt completion")
 	var lengths [1024]uint32
@@ -164,7 +166,7 @@ func KeyOf(name []byte) Key {
 		last = lookup(flat[start:end])
 		k |= last &^ (generic | naming)
 		if i+1 < words {
-			k |= lookup(flat[start:ends[i+1]]) &^ (generic | naming | opaque | negated | person)
+			k |= lookup(flat[start:ends[i+1]]) &^ (generic | naming | opaque | negated | person | version)
 		}
 		start = end
 	}
@@ -200,7 +202,7 @@ func (k Key) Under(parent Key) Key {
 	if k&generic == 0 {
 		return k
 	}
-	k |= parent &^ (opaque | person | naming)
+	k |= parent &^ (opaque | person | naming | version)
 	if k&naming != 0 && parent&person != 0 {
 		k |= bit(ident.Name)
 	}

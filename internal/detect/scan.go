@@ -340,7 +340,7 @@ func (p *pass) ipv4(start int) int {
 		return 0 // nobody's: this host, loopback, multicast, masks
 	case told:
 		p.found(ident.IPv4, start, i, Certain)
-	case small || p.hint(start)&opaque != 0:
+	case small || p.hint(start)&version != 0:
 		return i // a version is written so
 	default:
 		p.found(ident.IPv4, start, i, Likely)
