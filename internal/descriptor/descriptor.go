@@ -228,22 +228,6 @@ func pointer(steps ...string) string {
 	return b.String()
 }
 
-// Worst is the gravest of findings, 0 if there are none.
-func Worst(all []Finding) (worst Severity) {
-	for i := range all {
-		worst = max(worst, all[i].Severity)
-	}
-	return worst
-}
-
-// Gravest is the gravest of changes, 0 if there are none.
-func Gravest(all []Change) (gravest Effect) {
-	for i := range all {
-		gravest = max(gravest, all[i].Effect)
-	}
-	return gravest
-}
-
 func sortFindings(all []Finding) {
 	slices.SortStableFunc(all, func(a, b Finding) int {
 		if a.Severity != b.Severity {

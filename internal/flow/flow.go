@@ -11,14 +11,13 @@
 // How a gateway uses it, one [Index] a run:
 //
 //	x := flow.New(envelope)                  // when the run is opened or loaded
-//	d, err := flow.DecodeDelta(stored)       // of each call before: x.Join(d), in any order
+//	x.Join(x.Learn(flow.Call{...}))          // each call before, from its records, in their order
 //
 //	facts := x.Judge(flow.Query{...})        // label in: before policy is asked
 //	// facts become part of policy's RunFacts and of the record
 //
 //	d := x.Learn(flow.Call{...})             // label out: from the arguments as sent and the
 //	                                         // result as it leaves for the agent
-//	d.Encode()                               // stored encrypted, committed with the outcome
 //	x.Join(d)                                // when the outcome is durable, before it leaves
 //
 //	x.Approve(...)                           // when a person has approved a call: a Delta, too
@@ -26,10 +25,9 @@
 // For a call whose outcome is unknown there is no result, but what it sent was sent:
 // Learn it with a nil Result. Results that are rewritten are learned as rewritten.
 //
-// Joining is commutative, associative and idempotent, so every replica that has
-// heard the same deltas knows the same. A delta holds digests of values, shortened
-// to 128 bits, and no text; short values can be guessed from digests, so it is kept
-// like a payload.
+// Joining is commutative, associative and idempotent. A delta holds digests of values,
+// shortened to 128 bits, and no text; short values can be guessed from digests. Nothing
+// stores deltas today: the records of a run hold what they are made of.
 //
 // What no index can see: a value that a model made of others, text that was
 // paraphrased or encrypted on its way out, the choice between several trusted

@@ -234,7 +234,7 @@ func TestAddressesUnderNamesOfNumbers(t *testing.T) {
 	g := newGuard(t, guard.Rules{Classes: map[string]sallyport.GuardAction{"ip": sallyport.GuardRedact}})
 	for name, gone := range map[string]bool{"total": true, "order": true, "ref": true, "version": false, "build": false} {
 		v := g.Check([]byte(`{"` + name + `":"203.0.114.9"}`))
-		if v.Changed([]byte(`{"` + name + `":"203.0.114.9"}`)) != gone {
+		if v.Changed([]byte(`{"`+name+`":"203.0.114.9"}`)) != gone {
 			t.Errorf("under %s: %s", name, v.Doc)
 		}
 	}
